@@ -1,0 +1,1 @@
+"""Measure artifacts, and what peers do with the same model."""

@@ -1,0 +1,403 @@
+"""The command line: reads options, calls one function a command, prints tables; nothing heavy is imported before a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from runtimes.errors import BadInput, ParityFailed, PocketshipError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exporter.pipeline import Stage
+    from runtimes.types import Artifact, Manifest, Parity
+
+INTERRUPTED = 130
+TERMINATED = 143
+USAGE_ERRORS: type[Any] = typer.BadParameter.__bases__[0]
+"""By this the parser reports a wrong command line; typer brings a click of its own and does not export it by name."""
+
+app = typer.Typer(
+    name="pocketship",
+    help="Take a compact PyTorch model to phones and boards: ONNX, TFLite and Core ML, each proven equal to the original.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+TargetOption = Annotated[
+    list[str],
+    typer.Option("--target", "--format", "-t", help="onnx, tflite, coreml or all; repeat it or separate by commas."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; every error a user can act on is one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except PocketshipError as error:
+        if debug:
+            _print_debug(error)
+        print(f"pocketship: {error}", file=sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("pocketship: interrupted; nothing was written", file=sys.stderr)
+        code = INTERRUPTED
+    except typer.Exit as exit_:
+        code = exit_.exit_code
+    except USAGE_ERRORS as error:
+        print(f"pocketship: {error.format_message().rstrip('.')}; see pocketship --help", file=sys.stderr)
+        code = BadInput.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output left: nobody to tell
+        code = 1
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"pocketship: internal error, {type(error).__name__}: {' '.join(str(error).split())}; "
+            "run it again with --debug and report what it prints",
+            file=sys.stderr,
+        )
+        code = PocketshipError.exit_code
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
+
+
+class Terminated(SystemExit):
+    """SIGTERM: leave through every clean-up."""
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
+
+
+def _print_debug(error: PocketshipError) -> None:
+    import traceback
+
+    traceback.print_exception(error, file=sys.stderr)
+    if error.log_tail:
+        print(error.log_tail, file=sys.stderr)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A zoo name (see pocketship zoo), a Hugging Face folder or org/name, timm:NAME, FILE.py:FACTORY, or FILE.pt2."
+        ),
+    ],
+    target: TargetOption = ["all"],  # noqa: B006
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write; by default NAME-bundle.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The task of a Hugging Face model, if not its own.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A safetensors file for timm:NAME or FILE.py:FACTORY.")] = None,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
+    min_ios: Annotated[int, typer.Option(help="Least iOS version for Core ML, 15 to 18.")] = 16,
+    coreml_precision: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    input_shape: Annotated[list[str], typer.Option(help="Shape of an input, as name=1,3,224,224; repeat it.")] = [],  # noqa: B006
+    dynamic: Annotated[list[str], typer.Option(help="An axis of any length, as name:axis; repeat it.")] = [],  # noqa: B006
+    atol: Annotated[
+        float | None, typer.Option(help="Largest absolute error; by default 1e-4 (fp16: 1e-2) of the largest output.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let a Hugging Face model run its own code.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Trace and check every target, write nothing.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Export a model to ONNX, TFLite and Core ML, prove each file equal to it, and write a bundle."""
+    from exporter import pipeline
+    from exporter.options import Options, parse_dynamic, parse_shapes, parse_targets
+
+    options = Options(
+        targets=parse_targets(target),
+        output=output,
+        task=task,
+        weights=weights,
+        opset=opset,
+        min_ios=min_ios,
+        coreml_precision=coreml_precision,
+        input_shapes=parse_shapes(input_shape),
+        dynamic=parse_dynamic(dynamic),
+        atol=atol,
+        trust_remote_code=trust_remote_code,
+        force=force,
+    )
+    with _progress(quiet) as on_stage:
+        if dry_run:
+            prepared = pipeline.plan(source, options, on_stage=on_stage)
+        else:
+            bundle = pipeline.export_with(source, options, on_stage=on_stage)
+    if dry_run:
+        _print_plan(prepared, options.targets, as_json, quiet)
+        return
+    if as_json:
+        _print_json({"path": str(bundle.path), **_dict(bundle.manifest)})
+    elif not quiet:
+        _print_bundle(bundle.manifest, bundle.path)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check a bundle again: every file's hash, and every artifact's parity in its own runtime on this machine."""
+    from runtimes.bundle import read_manifest
+    from runtimes.verify import verify as run
+
+    manifest = read_manifest(bundle)
+    checks = run(bundle, manifest)
+    if as_json:
+        _print_json({"path": str(bundle), "checks": [_dict(check) for check in checks]})
+    elif not quiet:
+        from rich.table import Table
+
+        table = Table("file", "hash", "parity", "max abs error", "computed by", box=None, pad_edge=False)
+        for check in checks:
+            proof = check.parity
+            table.add_row(
+                check.path,
+                "ok" if check.intact else "CHANGED",
+                "-" if not check.is_artifact else proof.verdict if proof else "not run",
+                f"{proof.max_abs_error:.1e}" if proof else "",
+                _executed_by(proof) if proof else "",
+            )
+        _out().print(table)
+    faults = [check.fault for check in checks if check.fault]
+    if faults:
+        raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle folder or an artifact.")],
+    tensors: Annotated[int, typer.Option(help="How many of the largest tensors to list.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Print an artifact's signature, its operations, and its size by tensor."""
+    from exporter.inspection import inspect as read
+    from runtimes.bundle import read_manifest
+
+    is_bundle = path.is_dir() and path.suffix != ".mlpackage"
+    paths = [path / artifact.path for artifact in read_manifest(path).artifacts] if is_bundle else [path]
+    reports = [read(p) for p in paths]
+    if as_json:
+        _print_json([_dict(report) for report in reports])
+        return
+    for report in reports:
+        _print_report(report, tensors)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what works on this machine, and what to install for the rest."""
+    from exporter.doctor import examine
+
+    checks = examine()
+    if as_json:
+        _print_json([_dict(check) for check in checks])
+    else:
+        from rich.table import Table
+
+        table = Table("what", "state", "found", "to mend", box=None, pad_edge=False)
+        for check in checks:
+            table.add_row(check.what, "ok" if check.works else "missing", check.found, check.remedy)
+        _out().print(table)
+    broken = [check.what for check in checks if not check.works and check.required]
+    if broken:
+        raise BadInput(f"export cannot work here: {', '.join(broken)}", remedy="see the last column")
+
+
+@app.command()
+def zoo(as_json: JsonOption = False) -> None:
+    """List the models that come with real weights."""
+    from exporter.families import ZOO
+
+    if as_json:
+        _print_json({name: _dict(model) for name, model in ZOO.items()})
+        return
+    from rich.table import Table
+
+    table = Table("name", "task", "licence", "weights from", "what it is", box=None, pad_edge=False)
+    for name, model in ZOO.items():
+        table.add_row(name, model.task, model.license, model.package, model.description)
+    _out().print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of manifest.json."""
+    from exporter.schema import manifest_schema
+
+    _print_json(manifest_schema())
+
+
+class _progress:
+    """One line a stage on stderr; on a terminal, a spinner with the time while something runs."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def __enter__(self) -> Any:
+        if self._quiet:
+            return lambda stage: None
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._console = _console()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._progress.add_task("working", total=None)
+        if self._console.is_terminal:
+            self._progress.start()
+        return self._print
+
+    def _print(self, stage: Stage) -> None:
+        self._progress.console.print(f"{stage.name:<8}{stage.seconds:6.1f} s  {stage.detail}", markup=False)
+
+    def __exit__(self, *error: object) -> None:
+        if not self._quiet:
+            self._progress.stop()
+
+
+def _out() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200  # tables in a pipe or a log keep their lines whole
+    return console
+
+
+def _dict(value: Any) -> Any:
+    from dataclasses import asdict
+
+    return asdict(value)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for infinity and NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+
+
+def _executed_by(proof: Parity) -> str:
+    by = proof.executed_by
+    return f"{by.runtime} {by.version} ({by.kind})"
+
+
+def _print_bundle(manifest: Manifest, path: Path) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("format", "file", "MB", "max abs error", "max rel error", "cosine", "SNR dB", "computed by"):
+        table.add_column(
+            name, justify="right" if name in ("MB", "max abs error", "max rel error", "cosine", "SNR dB") else "left"
+        )
+    for artifact in manifest.artifacts:
+        table.add_row(*_row(artifact))
+    console = _out()
+    console.print(table)
+    console.print(f"\n{path} is ready; check it anywhere with: pocketship verify {path}")
+    if manifest.origin.weights == "random":
+        _console().print(
+            "WARNING: the weights are random (no --weights given): good for size and latency, useless for accuracy",
+            style="bold red",
+        )
+
+
+def _row(artifact: Artifact) -> tuple[str, ...]:
+    proof = artifact.parity
+    return (
+        artifact.format if artifact.precision == "float32" else f"{artifact.format} {artifact.precision}",
+        artifact.path,
+        f"{artifact.size_bytes / 1e6:.2f}",
+        f"{proof.max_abs_error:.1e}",
+        f"{proof.max_rel_error:.1e}",
+        f"{proof.cosine:.7f}",
+        "exact" if proof.snr_db is None else f"{proof.snr_db:.0f}",
+        _executed_by(proof),
+    )
+
+
+def _print_plan(prepared: Any, targets: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        _print_json({"targets": targets, **_dict(prepared)})
+    elif not quiet:
+        console = _out()
+        _print_signature(console, prepared.signature)
+        console.print(f"\n{prepared.name} can be exported to {', '.join(targets)}; dry run, nothing was written")
+
+
+def _print_signature(console: Console, signature: Any) -> None:
+    for role, specs in (("in", signature.inputs), ("out", signature.outputs)):
+        for spec in specs:
+            console.print(f"{role:<4}{spec.name}: {spec.dtype}[{', '.join(map(str, spec.shape))}]")
+
+
+def _tail(name: str, characters: int = 72) -> str:
+    """The end of a long name, where the layer is."""
+    return name if len(name) <= characters else "…" + name[-characters:]
+
+
+def _print_report(report: Any, tensors: int) -> None:
+    from rich.table import Table
+
+    console = _out()
+    console.print(f"{report.path}  {report.format}  {report.size_bytes:,} bytes")
+    _print_signature(console, report.signature)
+    counts = ", ".join(f"{name} {count}" for name, count in report.operations.items())
+    console.print(f"operations: {counts}", soft_wrap=True)
+    table = Table("tensor", "dtype", "shape", "bytes", "share", box=None, pad_edge=False)
+    for tensor in report.tensors[:tensors]:
+        share = f"{tensor.size_bytes / report.size_bytes:.1%}"
+        table.add_row(
+            _tail(tensor.name), tensor.dtype, "x".join(map(str, tensor.shape)), f"{tensor.size_bytes:,}", share
+        )
+    console.print(table)
+    rest = report.tensors[tensors:]
+    if rest:
+        console.print(f"and {len(rest)} more of {sum(t.size_bytes for t in rest):,} bytes")
+    console.print()

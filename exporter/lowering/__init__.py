@@ -1,0 +1,79 @@
+"""Lower one traced program to a target's file. A target is one module with `unsupported` and `lower`, and a row here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module with `prepare(program, settings)`, `unsupported(program)` and `lower(program, path, settings)`."""
+
+    module: str
+    file_name: str
+
+
+TARGETS = {
+    "onnx": Target("exporter.lowering.to_onnx", "model.onnx"),
+    "tflite": Target("exporter.lowering.to_tflite", "model.tflite"),
+    "coreml": Target("exporter.lowering.to_coreml", "model.mlpackage"),
+}
+
+
+@dataclass(frozen=True)
+class LoweringSettings:
+    """What the user may choose: ONNX opset, least iOS version, float32 or float16 for Core ML, facts to store inside."""
+
+    opset: int
+    min_ios: int
+    coreml_precision: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """An operation that a target lacks, the line of the user's code that calls it, and what to do."""
+
+    target: str
+    operation: str
+    line: str
+    remedy: str
+
+
+def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The child's side of a lowering: load the traced program, report what the target lacks, else write the artifact."""
+    from exporter.trace import load_program
+
+    target = importlib.import_module(TARGETS[job["target"]].module)
+    settings = LoweringSettings(**job["settings"])
+    program = target.prepare(load_program(Path(job["program"])), settings)
+    refusals = target.unsupported(program)
+    emit({"unsupported": [asdict(r) for r in refusals]})
+    if not refusals and not job["dry_run"]:
+        target.lower(program, Path(job["output"]), settings)
+    return {}
+
+
+def refusals(target: str, nodes: Iterable[Any], remedy: str) -> tuple[Unsupported, ...]:
+    """One `Unsupported` for each distinct operation and line among the fx nodes that a target lacks."""
+    found = {(str(node.target), user_line(node.meta.get("stack_trace") or "")): None for node in nodes}
+    return tuple(Unsupported(target, operation, line, remedy) for operation, line in found)
+
+
+def user_line(stack_trace: str) -> str:
+    """`file.py:12 (code)` of the innermost frame of a stack trace that is the user's, else of the innermost at all."""
+    lines = stack_trace.splitlines()
+    frames = [
+        (line.split('"')[1], line.split(", line ")[1].split(",")[0], lines[i + 1].strip() if i + 1 < len(lines) else "")
+        for i, line in enumerate(lines)
+        if line.lstrip().startswith('File "') and ", line " in line
+    ]
+    own = [f for f in frames if not any(folder in f[0] for folder in LIBRARY_FOLDERS)]
+    own = [f for f in own if Path(f[0]).parent != Path(__file__).parent.parent] or frames
+    return f"{own[-1][0]}:{own[-1][1]} ({own[-1][2]})" if own else ""

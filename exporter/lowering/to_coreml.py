@@ -1,0 +1,96 @@
+"""Core ML (ML Program) through coremltools, from the decomposed program."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import torch
+from torch._decomp import core_aten_decompositions  # noqa: F401  (registers the decompositions of RNNs)
+from torch.fx import Node
+
+from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.trace import Program
+from runtimes.errors import UnsupportedOperation
+
+FLOAT16_LOWEST = -1e4
+"""Stands for a mask's "minus infinity" in fp16, where float32's lowest overflows and 0 * -inf gives NaN."""
+
+aten = torch.ops.aten
+RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+
+
+def prepare(program: Program, settings: LoweringSettings) -> Program:
+    """Decompose composite operations, and the recurrent layers that coremltools takes from no exported program."""
+    table = {op: torch._decomp.decomposition_table[op] for op in RECURRENT if op in torch._decomp.decomposition_table}
+    exported = program.exported.run_decompositions(table)
+    if settings.coreml_precision == "float16":
+        _clamp_masks(exported)
+    return Program(exported, program.signature)
+
+
+def _clamp_masks(exported: torch.export.ExportedProgram) -> None:
+    """Bring scalars beyond float16's range, as attention masks use them, to what stays finite when added or multiplied."""
+    limit = torch.finfo(torch.float16).max
+    for node in exported.graph.nodes:
+        if node.op == "call_function":
+            node.args = tuple(
+                (FLOAT16_LOWEST if a < 0 else -FLOAT16_LOWEST) if isinstance(a, float) and abs(a) > limit else a
+                for a in node.args
+            )
+    exported.graph_module.recompile()
+
+
+def unsupported(program: Program) -> tuple[Unsupported, ...]:
+    """The operations of a prepared program that coremltools' front end lacks, and inputs of types Core ML lacks."""
+    from coremltools.converters.mil.frontend.torch import is_torch_fx_node_supported
+
+    nodes: list[Node] = [
+        n for n in program.exported.graph.nodes if n.op == "call_function" and not is_torch_fx_node_supported(n)
+    ]
+    return refusals("coreml", nodes, "rewrite that line with operations Core ML has, or leave out --target coreml")
+
+
+def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
+    """Write a prepared program as an .mlpackage folder at `path`, with the same bytes for the same program.
+
+    Raises UnsupportedOperation where coremltools refuses an operation.
+    """
+    import coremltools as ct
+
+    try:
+        model = ct.convert(
+            program.exported,
+            convert_to="mlprogram",
+            outputs=[ct.TensorType(name=spec.name) for spec in program.signature.outputs],
+            minimum_deployment_target=getattr(ct.target, f"iOS{settings.min_ios}"),
+            compute_precision=ct.precision.FLOAT16 if settings.coreml_precision == "float16" else ct.precision.FLOAT32,
+            skip_model_load=True,
+        )
+    except (NotImplementedError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+        raise UnsupportedOperation(
+            f"coremltools cannot convert the model: {str(error)[:300]}",
+            where="coreml",
+            remedy="rewrite the operation it names, raise --min-ios, or leave out --target coreml",
+        ) from error
+    model.user_defined_metadata.update(settings.metadata)
+    model.save(str(path))
+    _settle(path)
+
+
+def _settle(package: Path) -> None:
+    """Make the package repeat byte for byte: identifiers from names instead of random, the protobuf's maps in order."""
+    from coremltools.proto import Model_pb2
+
+    manifest_path = package / "Manifest.json"
+    manifest = json.loads(manifest_path.read_text())
+    renamed = {
+        key: str(uuid.uuid5(uuid.NAMESPACE_URL, entry["path"])) for key, entry in manifest["itemInfoEntries"].items()
+    }
+    manifest["itemInfoEntries"] = {renamed[key]: entry for key, entry in manifest["itemInfoEntries"].items()}
+    manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
+    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
+    root = package / "Data" / manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
+    spec = Model_pb2.Model.FromString(root.read_bytes())
+    root.write_bytes(spec.SerializeToString(deterministic=True))

@@ -1,0 +1,86 @@
+"""ONNX through torch.onnx's exporter for ExportedProgram."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.trace import Program
+from runtimes.errors import UnsupportedOperation
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+
+TORCHLIB_OPSET = 18
+"""That of torch's own operator library, from which a higher one is made."""
+
+
+def prepare(program: Program, settings: LoweringSettings) -> Program:
+    """Decompose into the operations that torch.onnx translates (torch.onnx.export's own first step)."""
+    from torch.onnx._internal.exporter import _core, _registration
+
+    registry = _registration.ONNXRegistry.from_torchlib(max(TORCHLIB_OPSET, settings.opset))
+    exported = _core._prepare_exported_program_for_export(program.exported, registry=registry)
+    return Program(exported, program.signature)
+
+
+def unsupported(program: Program) -> tuple[Unsupported, ...]:
+    """The operations of a prepared program without a translation in torch.onnx."""
+    from torch.onnx._internal.exporter import _registration
+
+    registry = _registration.ONNXRegistry.from_torchlib()
+    nodes = (
+        n
+        for n in program.exported.graph.nodes
+        if n.op == "call_function"
+        and isinstance(n.target, torch._ops.OpOverload)
+        and not registry.is_registered(n.target)
+    )
+    return refusals("onnx", nodes, "rewrite that line with operations ONNX has, or leave out --target onnx")
+
+
+def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
+    """Write the program as an ONNX file at `path`; dynamic axes get the names of the signature.
+
+    Raises UnsupportedOperation where the exporter cannot translate a node.
+    """
+    signature = program.signature
+    try:
+        converted = torch.onnx.export(
+            program.exported,
+            dynamo=True,
+            optimize=True,
+            verify=False,
+            opset_version=settings.opset,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        raise UnsupportedOperation(
+            f"torch.onnx cannot translate the model: {cause}",
+            where="onnx",
+            remedy="rewrite the operation it names, or leave out --target onnx",
+        ) from error
+    assert converted is not None
+    model = converted.model
+    _name_dynamic_axes(model, program)
+    model.metadata_props.update(settings.metadata)
+    model.producer_version = torch.__version__
+    converted.save(str(path), external_data=False)
+
+
+def _name_dynamic_axes(model: onnx_ir.Model, program: Program) -> None:
+    """Replace the tracer's symbols (s43) by the signature's axis names, on inputs and outputs."""
+    import onnx_ir
+
+    for values, specs in (
+        (model.graph.inputs, program.signature.inputs),
+        (model.graph.outputs, program.signature.outputs),
+    ):
+        for value, spec in zip(values, specs, strict=True):
+            value.shape = onnx_ir.Shape(list(spec.shape))

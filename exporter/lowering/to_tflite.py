@@ -1,0 +1,107 @@
+"""TFLite through litert-torch, from the program that was traced once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.trace import Program
+from runtimes.errors import UnsupportedOperation
+
+if TYPE_CHECKING:
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+SIGNATURE_KEY = "serving_default"
+BUFFER_ALIGNMENT = 16
+
+
+def prepare(program: Program, settings: LoweringSettings) -> Program:
+    """Decompose into the operations litert-torch lowers, and run its graph passes (litert_torch.convert's own road)."""
+    from litert_torch import fx_infra
+    from litert_torch._convert import core
+
+    exported = fx_infra.graph_utils.reset_from_node_meta(program.exported)
+    exported = fx_infra.safe_run_decompositions(exported, fx_infra.decomp.pre_convert_decomp(), can_skip=False)
+    return Program(core._run_convert_passes(exported), program.signature)
+
+
+def unsupported(program: Program) -> tuple[Unsupported, ...]:
+    """The operations of a prepared program without a lowering in litert-torch."""
+    from litert_torch import fx_infra
+    from litert_torch.backend import lowerings
+
+    decomposed_later = fx_infra.decomp.pre_lower_decomp()
+    nodes = (
+        n
+        for n in program.exported.graph.nodes
+        if n.op == "call_function"
+        and isinstance(n.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+        and lowerings.lookup(n.target) is None
+        and n.target not in decomposed_later
+    )
+    return refusals("tflite", nodes, "rewrite that line with operations TFLite has, or leave out --target tflite")
+
+
+def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
+    """Write a prepared program as a TFLite file at `path`, with one signature and the metadata.
+
+    Raises UnsupportedOperation where the converter refuses an operation.
+    """
+    from litert_torch._convert import litert_converter, signature
+
+    tensors = {s.name: torch.empty(0) for s in program.signature.inputs}  # only the names are read
+    try:
+        converted = litert_converter.exported_programs_to_flatbuffer(
+            [program.exported], [signature.Signature(SIGNATURE_KEY, None, (), tensors)]
+        )
+        content = converted.to_bytes()
+    except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
+        raise UnsupportedOperation(
+            f"litert-torch cannot convert the model: {str(error)[:300]}",
+            where="tflite",
+            remedy="rewrite the operation it names, or leave out --target tflite",
+        ) from error
+    path.write_bytes(_with_metadata(content, settings.metadata))
+
+
+def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """The same model with each entry as a metadata buffer of its own."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model.metadata = model.metadata or []
+    for name, value in sorted(metadata.items()):
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(value.encode(), dtype=np.uint8)
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata.append(entry)
+    for buffer in model.buffers:
+        buffer.Pack = _pack_aligned.__get__(buffer)
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _pack_aligned(buffer: schema.BufferT, builder: flatbuffers.Builder) -> int:
+    """BufferT.Pack with the schema's `force_align: 16`, which flatbuffers' Python code ignores and kernels rely on."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = None
+    if buffer.data is not None and len(buffer.data):
+        raw = np.asarray(buffer.data, dtype=np.uint8).tobytes()
+        builder.StartVector(1, len(raw), BUFFER_ALIGNMENT)
+        builder.head = builder.Head() - len(raw)
+        builder.Bytes[builder.Head() : builder.Head() + len(raw)] = raw
+        data = builder.EndVector()
+    schema.BufferStart(builder)
+    if data is not None:
+        schema.BufferAddData(builder, data)
+    return schema.BufferEnd(builder)

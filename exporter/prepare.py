@@ -1,0 +1,170 @@
+"""The first child of an export: load the source, compute the golden values with PyTorch, trace once, keep the program."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter.sources import Source, SourceOptions, arguments, load, randomized, reshaped, weights_facts
+from exporter.trace import LIBRARIES, DynamicAxis, FlatModule, Program, Tensors, save_program, trace
+from runtimes.errors import BadInput
+from runtimes.golden import Golden, write_golden
+from runtimes.types import Origin
+
+SAMPLES = 3
+Emit = Callable[[dict[str, Any]], None]
+
+
+def prepare(job: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """The child's side: from the user's words to program.pt2, golden.npz and the source's files in `job["work"]`."""
+    started = time.monotonic()
+    source = load(job["source"], SourceOptions(**job["options"]))
+    return prepare_source(source, job, emit, started)
+
+
+def prepare_module(module: torch.nn.Module, example: Any, job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """The same for a module that the caller holds; `example` as a factory would return it."""
+    if not isinstance(module, torch.nn.Module):
+        raise BadInput(f"{type(module).__name__} is no torch.nn.Module", remedy="give (module, example_inputs)")
+    args, kwargs = arguments(example)
+    source = Source(
+        name=type(module).__name__.lower(),
+        kind="module",
+        module=module,
+        args=args,
+        kwargs=kwargs,
+        weights="as given",
+        task=job["options"]["task"],
+        **weights_facts(module),
+    )
+    return prepare_source(source, job, emit, time.monotonic())
+
+
+def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: float) -> dict[str, Any]:
+    """Check the module, compute golden values, trace; what the rest of the export must know, JSON-ready."""
+    work = Path(job["work"])
+    module = source.module.eval()
+    check_weights(module)
+    detail = f"{source.parameters:,} parameters, {source.weights} weights"
+    emit({"stage": "load", "seconds": time.monotonic() - started, "detail": detail})
+
+    started = time.monotonic()
+    flat = FlatModule(module, source.args, source.kwargs)
+    dynamic = [DynamicAxis(*axis) for axis in job["dynamic"]]
+    example = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
+    inputs = golden_inputs(source, example, dynamic)
+    outputs = tuple(reference(flat, sample) for sample in inputs)
+    program = trace(flat, example, dynamic)
+    emit({"stage": "trace", "seconds": time.monotonic() - started, "detail": f"{operations(program)} operations"})
+
+    save_program(program, work / "program.pt2")
+    to_numpy = [tuple({k: v.numpy() for k, v in sample.items()} for sample in samples) for samples in (inputs, outputs)]
+    write_golden(Golden(*to_numpy), work / "golden.npz")
+    (work / "files").mkdir()
+    for name, content in source.files.items():
+        (work / "files" / name).write_bytes(content)
+    origin = Origin(
+        source=job["source"],
+        kind=source.kind,
+        weights_sha256=source.weights_sha256,
+        weights=source.weights,
+        parameters=source.parameters,
+        task=source.task,
+        license=source.license,
+    )
+    return {"name": source.name, "origin": asdict(origin), "signature": asdict(program.signature)}
+
+
+def check_weights(module: torch.nn.Module) -> None:
+    """Raise BadInput for weights that are not float32 on the CPU, or not finite; buffers may hold infinity, not NaN."""
+    for name, tensor in module.named_parameters():
+        if tensor.is_meta:
+            raise BadInput(f"weight {name!r} has no values (meta device)", remedy="load the weights in the factory")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise BadInput(f"weight {name!r} is {tensor.dtype}", remedy="call module.float() in the factory")
+        if not torch.isfinite(tensor).all():
+            raise BadInput(
+                f"weight {name!r} holds NaN or infinity", remedy="export a checkpoint from before it diverged"
+            )
+    for name, tensor in module.named_buffers():
+        if tensor.is_floating_point() and torch.isnan(tensor).any():
+            raise BadInput(f"buffer {name!r} holds NaN", remedy="export a checkpoint from before it diverged")
+
+
+def with_shapes(example: Tensors, shapes: Mapping[str, tuple[int, ...]], dynamic: list[DynamicAxis]) -> Tensors:
+    """The example with the user's shapes; a dynamic axis gets at least 2, since torch.export takes 1 for a constant.
+
+    Raises BadInput for an input or an axis that the model does not have.
+    """
+    for name in (*shapes, *(axis.input for axis in dynamic)):
+        if name not in example:
+            raise BadInput(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(example)}")
+    wanted = {name: list(shapes.get(name, value.shape)) for name, value in example.items()}
+    for axis in dynamic:
+        rank = len(wanted[axis.input])
+        if not 0 <= axis.axis < rank:
+            raise BadInput(
+                f"input {axis.input!r} has no axis {axis.axis}", where="--dynamic", remedy=f"it has {rank}, from 0"
+            )
+        wanted[axis.input][axis.axis] = max(2, wanted[axis.input][axis.axis])
+    changed = {n for n, shape in wanted.items() if n in shapes or tuple(shape) != tuple(example[n].shape)}
+    return {n: reshaped(v, tuple(wanted[n]), n) if n in changed else v for n, v in example.items()}
+
+
+def golden_inputs(source: Source, example: Tensors, dynamic: list[DynamicAxis]) -> tuple[Tensors, ...]:
+    """At least three sets of inputs: the source's real ones, else the example and others like it.
+
+    With dynamic axes, one more set in which they have another length.
+    """
+
+    def sample_sets(like: Tensors, count: int) -> tuple[Tensors, ...]:
+        if source.samples:
+            return source.samples({n: tuple(v.shape) for n, v in like.items()})[:count]
+        return (like, *(randomized(like, seed) for seed in range(1, count)))
+
+    samples = sample_sets(example, max(SAMPLES, 4 if source.samples else SAMPLES))
+    if not dynamic:
+        return samples
+    shapes = {name: list(value.shape) for name, value in example.items()}
+    for axis in dynamic:
+        length = shapes[axis.input][axis.axis]
+        shapes[axis.input][axis.axis] = length // 2 if length >= 4 else length + 1
+    other = {name: reshaped(value, tuple(shapes[name]), name) for name, value in example.items()}
+    return (*samples, *sample_sets(other, 1))
+
+
+def reference(flat: FlatModule, sample: Tensors) -> Tensors:
+    """PyTorch's own outputs.
+
+    Raises BadInput when forward() raises, with the user's line, or computes NaN.
+    """
+    try:
+        with torch.no_grad():
+            outputs = flat.compute(dict(sample))
+    except BadInput:
+        raise
+    except Exception as error:  # whatever the user's forward() raises
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(LIBRARIES)]
+        shapes = ", ".join(f"{name}={list(value.shape)}" for name, value in sample.items())
+        raise BadInput(
+            f"forward() raised {type(error).__name__} on inputs {shapes}: {str(error)[:200]}",
+            where=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
+            remedy="give inputs, --input-shape and --dynamic that the model takes",
+        ) from error
+    for name, value in outputs.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise BadInput(
+                f"PyTorch's own output {name!r} holds NaN or infinity", remedy="mend the model or its inputs"
+            )
+    return {name: value.detach() for name, value in outputs.items()}
+
+
+def operations(program: Program) -> int:
+    """How many operations a traced program calls."""
+    return sum(node.op == "call_function" for node in program.exported.graph.nodes)

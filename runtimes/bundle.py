@@ -1,0 +1,129 @@
+"""Read a bundle and check it: the manifest's fields, that its paths stay inside, and every file's hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from pathlib import Path, PurePosixPath
+from typing import Any, Tuple, Union
+
+from runtimes.errors import BadInput
+from runtimes.types import EXECUTION_KINDS, FORMATS, SCHEMA_VERSION, Artifact, BundleFile, Manifest
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+HASH_CHUNK_BYTES = 1 << 20
+
+
+def from_json(kind: Any, value: Any, where: str = "") -> Any:
+    """Build a value of the type `kind` (a dataclass of types.py, or a field's type) from what JSON gave.
+
+    Raises BadInput naming the field that is missing, unknown or of another type.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _record(kind, value, where)
+    if origin is tuple:
+        _expect(isinstance(value, list), where, "a list", value)
+        return tuple(from_json(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        _expect(isinstance(value, dict), where, "an object", value)
+        return {k: from_json(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if origin is typing.Union:
+        allowed = tuple(a for a in arguments if isinstance(a, type))
+        _expect(isinstance(value, allowed), where, " or ".join(a.__name__ for a in allowed), value)
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _expect(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), where, kind.__name__, value)
+    return value
+
+
+def _record(kind: Any, value: Any, where: str) -> Any:
+    _expect(isinstance(value, dict), where, "an object", value)
+    types = typing.get_type_hints(kind)
+    fields = dataclasses.fields(kind)
+    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    wrong = [f"unknown field {k!r}" for k in value if k not in types] + [
+        f"no field {k!r}" for k in sorted(required - set(value))
+    ]
+    if wrong:
+        raise BadInput(wrong[0], where=where or "manifest", remedy="export the bundle again")
+    return kind(**{k: from_json(types[k], v, f"{where}.{k}" if where else k) for k, v in value.items()})
+
+
+def _expect(fits: bool, where: str, wanted: str, value: Any) -> None:
+    if not fits:
+        raise BadInput(f"{value!r:.60} is not {wanted}", where=where or "manifest", remedy="export the bundle again")
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of a bundle folder.
+
+    Raises BadInput when the folder is no bundle, the schema version is another, a field is wrong or a path leads out.
+    """
+    path = Path(bundle) / MANIFEST
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"no bundle here ({error.strerror})", where=str(path), remedy="give a folder that pocketship export wrote"
+        ) from error
+    except ValueError as error:
+        raise BadInput(f"not JSON ({error})", where=str(path), remedy="export the bundle again") from error
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BadInput(
+            f"schema version is {version!r}, this pocketship reads {SCHEMA_VERSION}",
+            where=str(path),
+            remedy="export the bundle again",
+        )
+    manifest = from_json(Manifest, value)
+    for entry in (*manifest.artifacts, *manifest.files):
+        _inside(entry.path, path)
+    for artifact in manifest.artifacts:
+        for found, allowed in ((artifact.format, FORMATS), (artifact.parity.executed_by.kind, EXECUTION_KINDS)):
+            if found not in allowed:
+                raise BadInput(f"{found!r} is none of {', '.join(allowed)}", where=str(path))
+    return manifest
+
+
+def _inside(name: str, manifest: Path) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or "\\" in name or ":" in name or any(p in ("..", ".") for p in parts):
+        raise BadInput(f"path {name!r} leads out of the bundle", where=str(manifest), remedy="do not trust this bundle")
+
+
+def digest(path: Path) -> Tuple[int, str]:
+    """Size in bytes and SHA-256 of a file; of a package folder, over each file's relative path, size and bytes, sorted.
+
+    Raises BadInput when it is missing, and for a symbolic link, which could lead out of the bundle.
+    """
+    files = sorted(p for p in path.rglob("*") if not p.is_dir()) if path.is_dir() else [path]
+    total, sha = 0, hashlib.sha256()
+    for file in files:
+        if file.is_symlink() or not file.is_file():
+            raise BadInput("missing, or not a regular file", where=str(file), remedy="export the bundle again")
+        size = file.stat().st_size
+        if path.is_dir():
+            sha.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
+        with open(file, "rb") as stream:
+            for chunk in iter(lambda: stream.read(HASH_CHUNK_BYTES), b""):
+                sha.update(chunk)
+        total += size
+    return total, sha.hexdigest()
+
+
+def damage(bundle: Path, entry: Union[Artifact, BundleFile]) -> str:
+    """What is wrong with the file of a manifest's entry, in one line; empty where it has the manifest's bytes."""
+    try:
+        size, sha256 = digest(bundle / entry.path)
+    except BadInput as error:
+        return f"{entry.path}: {error.what}"
+    if size != entry.size_bytes:
+        return f"{entry.path}: has {size} bytes, the manifest says {entry.size_bytes}"
+    if sha256 != entry.sha256:
+        return f"{entry.path}: its bytes are not those of the manifest (sha256 {sha256[:12]})"
+    return ""

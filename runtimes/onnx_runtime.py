@@ -1,0 +1,65 @@
+"""ONNX files in onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Mapping
+
+import numpy as np
+
+from runtimes.errors import BadInput
+from runtimes.session import feeds
+from runtimes.types import ExecutedBy, Signature, TensorSpec
+
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+}
+
+
+def _spec(node) -> TensorSpec:
+    shape = tuple(d if isinstance(d, (int, str)) else f"{node.name}_axis{i}" for i, d in enumerate(node.shape))
+    return TensorSpec(node.name, DTYPES.get(node.type, node.type), shape)
+
+
+class OnnxSession:
+    """A `Session` over onnxruntime's InferenceSession."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BadInput(
+                "onnxruntime is not installed", where=str(path), remedy="pip install 'pocketship[onnxruntime]'"
+            ) from error
+        onnxruntime.set_default_logger_severity(4)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a family of its own without a common base
+            raise BadInput(
+                f"onnxruntime cannot load it: {error}", where=str(path), remedy="export the model again"
+            ) from error
+        self.signature = Signature(
+            tuple(map(_spec, self._session.get_inputs())), tuple(map(_spec, self._session.get_outputs()))
+        )
+        self.executed_by = ExecutedBy("onnxruntime", onnxruntime.__version__, "physical")
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """See `Session.run`."""
+        names = [spec.name for spec in self.signature.outputs]
+        return dict(zip(names, self._session.run(names, feeds(inputs, self.signature))))
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        del self._session
+
+
+def open_session(path: Path) -> OnnxSession:
+    """Load an ONNX file.
+
+    Raises BadInput when onnxruntime is absent or refuses the file.
+    """
+    return OnnxSession(path)

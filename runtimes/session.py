@@ -1,0 +1,94 @@
+"""One way to run an artifact of any format: `open_session(path)` gives a `Session`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Dict, Mapping, Protocol
+
+import numpy as np
+
+from runtimes.errors import BadInput
+from runtimes.types import ExecutedBy, Signature, TensorSpec
+
+
+class Session(Protocol):
+    """A loaded artifact."""
+
+    signature: Signature
+    executed_by: ExecutedBy
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Compute the outputs, by name, of one set of inputs that fits `signature`."""
+
+    def close(self) -> None:
+        """Release the runtime's memory."""
+
+
+RUNTIMES = {
+    "onnx": "runtimes.onnx_runtime",
+    "tflite": "runtimes.litert_runtime",
+    "coreml": "runtimes.coreml_runtime",
+}
+"""format -> module with `open_session(path) -> Session`, imported only when it is needed."""
+
+SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
+
+
+def format_of(path: Path) -> str:
+    """The format of an artifact by its suffix.
+
+    Raises BadInput for a suffix that is no format's.
+    """
+    if path.suffix not in SUFFIXES:
+        raise BadInput(
+            f"no runtime for a file ending in {path.suffix!r}",
+            where=str(path),
+            remedy=f"give a file ending in {', '.join(SUFFIXES)}",
+        )
+    return SUFFIXES[path.suffix]
+
+
+def open_session(path: Path) -> Session:
+    """Load an artifact in its own runtime.
+
+    Raises BadInput when the file is missing, is no artifact, or its runtime is not installed.
+    """
+    path = Path(path)
+    module = RUNTIMES[format_of(path)]
+    if not path.exists():
+        raise BadInput("no such artifact", where=str(path), remedy="check the path")
+    return importlib.import_module(module).open_session(path)
+
+
+def feeds(inputs: Mapping[str, np.ndarray], signature: Signature) -> Dict[str, np.ndarray]:
+    """The inputs that `signature` names, each made to `fit`; others are ignored.
+
+    Raises BadInput when one is missing or does not fit.
+    """
+    missing = [spec.name for spec in signature.inputs if spec.name not in inputs]
+    if missing:
+        raise BadInput(
+            f"no value for input {missing[0]!r}", remedy=f"give {', '.join(s.name for s in signature.inputs)}"
+        )
+    return {spec.name: fit(inputs[spec.name], spec) for spec in signature.inputs}
+
+
+def fit(value: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """`value` as `spec` wants it: same shape, integers and floats narrowed only where nothing is lost.
+
+    Raises BadInput when the shape differs or a value does not survive the narrower type.
+    """
+    value = np.asarray(value)
+    wanted = tuple(spec.shape)
+    if value.ndim != len(wanted) or any(isinstance(w, int) and w != g for w, g in zip(wanted, value.shape)):
+        raise BadInput(f"input has shape {list(value.shape)}, the artifact takes {list(wanted)}", where=spec.name)
+    dtype = np.dtype(spec.dtype)
+    if value.dtype == dtype:
+        return np.ascontiguousarray(value)
+    if value.dtype.kind != dtype.kind and {value.dtype.kind, dtype.kind} != {"i", "u"}:
+        raise BadInput(f"input is {value.dtype}, the artifact takes {dtype}", where=spec.name)
+    narrow = value.astype(dtype)
+    if dtype.kind in "iu" and not np.array_equal(narrow, value):
+        raise BadInput(f"a value does not fit {dtype}", where=spec.name)
+    return np.ascontiguousarray(narrow)
