@@ -1,4 +1,4 @@
-"""Write a bundle so that a kill at any moment leaves the old one or the new one: a sibling folder, fsync, one rename."""
+"""Write a bundle so that a kill at any moment leaves the old one or the new one: sibling folder, fsync, one rename."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _lock(partial: Path, output: Path) -> int:
                 "another export is writing this folder", where=str(output), remedy="wait for it, or give another -o"
             ) from error
         with contextlib.suppress(FileNotFoundError):
-            if os.stat(partial).st_ino == os.fstat(descriptor).st_ino:
+            if partial.stat().st_ino == os.fstat(descriptor).st_ino:
                 break
         os.close(descriptor)  # we locked a folder that its owner has removed since
     for leftover in partial.iterdir():
@@ -135,7 +135,7 @@ def commit(partial: Path, output: Path) -> None:
         if output.exists():
             _swap(new, output)
         else:
-            os.rename(new, output)
+            new.rename(output)
         _sync(output.parent)
 
 

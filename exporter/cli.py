@@ -1,4 +1,4 @@
-"""The command line: reads options, calls one function a command, prints tables; nothing heavy is imported before a command."""
+"""The command line: reads options, calls one function a command, prints tables; imports nothing heavy before that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USAGE_ERRORS: type[Any] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="pocketship",
-    help="Take a compact PyTorch model to phones and boards: ONNX, TFLite and Core ML, each proven equal to the original.",
+    help="Take a compact PyTorch model to phones and boards: ONNX, TFLite, Core ML, each proven equal to the original.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -109,7 +109,7 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            help="A zoo name (see pocketship zoo), a Hugging Face folder or org/name, timm:NAME, FILE.py:FACTORY, or FILE.pt2."
+            help="A zoo name (pocketship zoo), a Hugging Face folder or org/name, timm:NAME, FILE.py:FACTORY, FILE.pt2."
         ),
     ],
     target: TargetOption = ["all"],  # noqa: B006

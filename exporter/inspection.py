@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtimes.bundle import digest
 from runtimes.errors import BadInput
@@ -132,38 +134,18 @@ def _tflite(path: Path) -> Contents:
 
 
 def _coreml(path: Path) -> Contents:
-    from coremltools.proto import MIL_pb2, Model_pb2
+    from runtimes.coreml_runtime import read_specification, signature_of
+    from runtimes.mil_evaluator import DTYPES, tensor_spec
 
-    from runtimes.coreml_runtime import signature_of
-
-    root = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
-    if not root.is_file() or not root.stat().st_size:
-        raise BadInput("the package holds no model", where=str(path), remedy="export the model again")
-    spec = Model_pb2.Model.FromString(root.read_bytes())
-    if spec.WhichOneof("Type") != "mlProgram":
-        raise BadInput("not an ML Program", where=str(path), remedy="convert it with convert_to='mlprogram'")
-    function = spec.mlProgram.functions["main"]
+    specification, _ = read_specification(path)
+    function = specification.mlProgram.functions["main"]
     block = function.block_specializations[function.opset]
-    widths = {
-        "FLOAT32": 4,
-        "FLOAT16": 2,
-        "INT32": 4,
-        "INT8": 1,
-        "UINT8": 1,
-        "BOOL": 1,
-        "INT16": 2,
-        "UINT16": 2,
-        "FLOAT64": 8,
-    }
 
-    def stored(name: str, value: MIL_pb2.Value) -> StoredTensor:
-        tensor = value.type.tensorType
-        shape = tuple(int(d.constant.size) for d in tensor.dimensions)
-        dtype = MIL_pb2.DataType.Name(tensor.dataType)
-        count = 1
-        for length in shape:
-            count *= length
-        return StoredTensor(name, dtype.lower(), shape, count * widths.get(dtype, 0))
+    def stored(name: str, value: Any) -> StoredTensor:
+        spec = tensor_spec(name, value.type)
+        shape = tuple(int(length) for length in spec.shape)
+        bits = DTYPES[value.type.tensorType.dataType][1]
+        return StoredTensor(name, spec.dtype, shape, math.ceil(math.prod(shape) * bits / 8))
 
     tensors = [
         stored(operation.outputs[0].name, value)
@@ -172,7 +154,7 @@ def _coreml(path: Path) -> Contents:
         if value.WhichOneof("value") == "blobFileValue"
     ]
     names = [operation.type for operation in block.operations if operation.type != "const"]
-    return signature_of(spec), names, tensors, dict(spec.description.metadata.userDefined)
+    return signature_of(specification), names, tensors, dict(specification.description.metadata.userDefined)
 
 
 READERS = {"onnx": _onnx, "tflite": _tflite, "coreml": _coreml}

@@ -1,7 +1,8 @@
-"""The first child of an export: load the source, compute the golden values with PyTorch, trace once, keep the program."""
+"""The first child of an export: load the source, compute golden values with PyTorch, trace once, keep the program."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -49,9 +50,11 @@ def prepare_module(module: torch.nn.Module, example: Any, job: Mapping[str, Any]
 def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: float) -> dict[str, Any]:
     """Check the module, compute golden values, trace; what the rest of the export must know, JSON-ready."""
     work = Path(job["work"])
-    module = source.module.eval()
+    module = source.module
+    with contextlib.suppress(NotImplementedError):  # an exported program keeps the mode it was traced in
+        module.eval()
     check_weights(module)
-    detail = f"{source.parameters:,} parameters, {source.weights} weights"
+    detail = f"{source.parameters:,} parameters, weights {source.weights}"
     emit({"stage": "load", "seconds": time.monotonic() - started, "detail": detail})
 
     started = time.monotonic()
@@ -92,8 +95,8 @@ def check_weights(module: torch.nn.Module) -> None:
             raise BadInput(
                 f"weight {name!r} holds NaN or infinity", remedy="export a checkpoint from before it diverged"
             )
-    for name, tensor in module.named_buffers():
-        if tensor.is_floating_point() and torch.isnan(tensor).any():
+    for name, buffer in module.named_buffers():
+        if buffer.is_floating_point() and torch.isnan(buffer).any():
             raise BadInput(f"buffer {name!r} holds NaN", remedy="export a checkpoint from before it diverged")
 
 

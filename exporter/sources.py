@@ -11,7 +11,6 @@ import math
 import re
 import sys
 import traceback
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from exporter import pt2
 from exporter.families import ZOO
 from runtimes.errors import BadInput
 
@@ -231,7 +231,7 @@ def _factory(path: Path, name: str, options: SourceOptions) -> Source:
         module=module,
         args=args,
         kwargs=kwargs,
-        weights="as the factory built them" if not options.weights else "pretrained",
+        weights="as given" if not options.weights else "pretrained",
         task=options.task,
         **weights_facts(module),
     )
@@ -276,24 +276,16 @@ def _call_factory(path: Path, name: str) -> Any:
 
 
 def _exported_program(path: Path) -> Source:
-    """A program that torch.export.save wrote, refused when reading it would unpickle anything but plain tensors."""
-    if not path.is_file() or path.stat().st_size == 0:
-        raise BadInput(
-            "the file is empty" if path.exists() else "no such file", where=str(path), remedy="check the path"
-        )
-    _refuse_pickles(path)
-    try:
-        exported = torch.export.load(path)
-        module = exported.module()
-    except Exception as error:  # torch raises a dozen kinds for a damaged archive
-        raise BadInput(
-            f"cannot read the exported program ({type(error).__name__}: {str(error)[:160]})",
-            where=str(path),
-            remedy="save it again with torch.export.save of this torch version",
-        ) from error
+    """A program that torch.export.save wrote."""
+    exported = pt2.load(path)
     args, kwargs = exported.example_inputs or ((), {})
     if not args and not kwargs:
         raise BadInput("the program holds no example inputs", where=str(path), remedy="save it again with them")
+    module = exported.module(check_guards=False)  # guards are Python source inside the file
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.detach_.default:  # of torch.tensor() in forward(); cannot be traced again
+            node.target = torch.ops.aten.detach.default
+    module.recompile()
     return Source(
         name=path.stem,
         kind="pt2",
@@ -303,33 +295,6 @@ def _exported_program(path: Path) -> Source:
         weights="pretrained",
         **weights_facts(module),
     )
-
-
-def _refuse_pickles(path: Path) -> None:
-    """Look into a .pt2 archive before torch does, which unpickles some entries and falls back to unpickling others."""
-    remedy = "save it again with torch.export.save, with plain tensors as weights and inputs"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            configs = [json.loads(archive.read(n)) for n in names if n.endswith("_config.json")]
-            samples = [archive.read(n) for n in names if "/sample_inputs/" in n]
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise BadInput(f"not an exported program, or truncated ({error})", where=str(path), remedy=remedy) from error
-    if not any("/models/" in name for name in names):
-        raise BadInput("no exported program of this torch version", where=str(path), remedy=remedy)
-    unsafe = [n for n in names if re.search(r"/data/(weights|constants)/.*(\.pt$|custom_obj|opaque_obj)", n)]
-    entries = [entry for config in configs for entry in config.get("config", {}).items()]
-    unsafe += [name for name, entry in entries if entry.get("use_pickle") or "_obj_" in entry.get("path_name", "")]
-    if unsafe:
-        raise BadInput(f"entry {unsafe[0]!r} is a pickle, and nothing is unpickled", where=str(path), remedy=remedy)
-    import io
-
-    for sample in samples:
-        try:
-            if sample:
-                torch.load(io.BytesIO(sample), weights_only=True)
-        except Exception as error:
-            raise BadInput("its example inputs are a pickle with code", where=str(path), remedy=remedy) from error
 
 
 def randomized(example: Tensors, seed: int) -> Tensors:

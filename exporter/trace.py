@@ -47,6 +47,7 @@ class FlatModule(torch.nn.Module):
         super().__init__()
         self.module = module
         self._bound = _bind(module, args, kwargs)
+        self._positional, self._keywords = len(args), tuple(kwargs)
         leaves, self._structure = pytree.tree_flatten_with_path(dict(self._bound.arguments))
         self._leaves = [(_name(path), leaf) for path, leaf in leaves]
         names = [name for name, leaf in self._leaves if isinstance(leaf, torch.Tensor)]
@@ -68,7 +69,7 @@ class FlatModule(torch.nn.Module):
         """The module's outputs by name; an output that is an input, or another output, becomes a copy of its own."""
         values = [inputs.get(name, leaf) for name, leaf in self._leaves]
         self._bound.arguments.update(pytree.tree_unflatten(values, self._structure))
-        found = named_tensors(self.module(*self._bound.args, **self._bound.kwargs))
+        found = named_tensors(self.module(*self._bound.args[: self._positional], **self._bound_keywords()))
         outputs: Tensors = {}
         taken = {id(v) for v in inputs.values()}
         for name, value in found.items():
@@ -76,6 +77,11 @@ class FlatModule(torch.nn.Module):
             outputs[free] = value.clone() if id(value) in taken else value
             taken.add(id(value))
         return outputs
+
+    def _bound_keywords(self) -> dict[str, Any]:
+        """What was given by keyword, by keyword again: an exported program takes its inputs in no other way."""
+        keywords, arguments = self._bound.kwargs, self._bound.arguments
+        return {name: keywords[name] if name in keywords else arguments[name] for name in self._keywords}
 
 
 def _bind(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:

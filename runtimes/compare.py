@@ -68,7 +68,7 @@ def compare_output(
     if max_abs > tolerance:
         fault = f"output {name!r} is off by {max_abs:.3g}, allowed is {tolerance:.3g}"
     elif not exact and 0.0 < change < max_abs * SENSITIVITY_MARGIN:
-        fault = f"output {name!r} changes by only {change:.3g} between inputs, too little to prove an error of {max_abs:.3g}"
+        fault = f"output {name!r} changes by only {change:.3g} between inputs, its error is {max_abs:.3g}"
     return OutputComparison(
         name=name,
         max_abs_error=max_abs,

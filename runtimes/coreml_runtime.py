@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import platform
 import sys
@@ -28,9 +29,8 @@ def read_specification(package: Path) -> Tuple[Any, Path]:
     Raises BadInput when the package is missing, damaged, or no ML Program with the one function "main".
     """
     again = "export the model again"
-    protos = protocol_buffers()
-    specification = protos.Model()
-    from google.protobuf.message import DecodeError  # present wherever coremltools is
+    specification = protocol_buffers().Model()
+    DecodeError = importlib.import_module("google.protobuf.message").DecodeError  # present wherever coremltools is
 
     try:
         manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
@@ -77,6 +77,16 @@ def _refuse_other_shapes(feature: Any, shape: Tuple[int, ...]) -> None:
         )
 
 
+def signature_of(specification: Any) -> Signature:
+    """Inputs and outputs of a package that `read_specification` read."""
+    dtypes = {feature.name: _feature_spec(feature).dtype for feature in specification.description.output}
+    outputs = declared_outputs(specification.mlProgram)
+    return Signature(
+        tuple(map(_feature_spec, specification.description.input)),
+        tuple(TensorSpec(spec.name, dtypes[spec.name], spec.shape) for spec in outputs),
+    )
+
+
 class CoreMlSession:
     """A `Session` over one ML Program."""
 
@@ -84,12 +94,7 @@ class CoreMlSession:
         specification, weights_folder = read_specification(path)
         self._path = path
         self._features = list(specification.description.input)
-        inputs = tuple(map(_feature_spec, self._features))
-        dtypes = {feature.name: _feature_spec(feature).dtype for feature in specification.description.output}
-        outputs = tuple(
-            TensorSpec(spec.name, dtypes[spec.name], spec.shape) for spec in declared_outputs(specification.mlProgram)
-        )
-        self.signature = Signature(inputs, outputs)
+        self.signature = signature_of(specification)
         if sys.platform == "darwin":
             self._compute = self._native_model()
             self.executed_by = ExecutedBy("Core ML", platform.mac_ver()[0], "physical")

@@ -1,8 +1,9 @@
-"""`golden.npz`: the inputs of a bundle and the outputs PyTorch computed for them, so that any machine can test itself."""
+"""`golden.npz`: inputs of a model and the outputs PyTorch computed for them, so that any machine can test itself."""
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Tuple
@@ -28,7 +29,7 @@ def write_golden(golden: Golden, path: Path) -> None:
     for i, (inputs, outputs) in enumerate(zip(golden.inputs, golden.outputs)):
         arrays.update({f"{i}/input/{name}": value for name, value in inputs.items()})
         arrays.update({f"{i}/output/{name}": value for name, value in outputs.items()})
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # numpy's stub reads ** as its bool
 
 
 def read_golden(path: Path) -> Golden:
@@ -42,7 +43,7 @@ def read_golden(path: Path) -> Golden:
             for key in arrays.files:
                 sample, role, name = key.split("/", 2)
                 samples.setdefault(int(sample), {"input": {}, "output": {}})[role][name] = arrays[key]
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(
             f"cannot read the golden values ({error})", where=str(path), remedy="export the bundle again"
         ) from error

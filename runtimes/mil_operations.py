@@ -16,7 +16,9 @@ OPERATIONS: Dict[str, Callable[..., Any]] = {}
 """MIL's name of an operation -> its function; a list or tuple result is several outputs."""
 
 LAYOUT_ONLY = frozenset(
-    ["concat", "crop", "expand_dims", "fill", "fill_like", "gather", "gather_along_axis", "gather_nd", "identity", "pad", "reshape", "reverse", "select", "shape", "slice_by_index", "slice_by_size", "slice_update", "split", "squeeze", "stack", "tile", "transpose"]
+    ("concat", "crop", "expand_dims", "fill", "fill_like", "gather", "gather_along_axis", "gather_nd", "identity")
+    + ("pad", "reshape", "reverse", "select", "shape", "slice_by_index", "slice_by_size", "slice_update", "split")
+    + ("squeeze", "stack", "tile", "transpose")
 )
 """Operations that only move values: they take half-precision tensors as they are."""
 

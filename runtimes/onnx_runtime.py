@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Mapping
+from typing import Any, Dict, Mapping
 
 import numpy as np
 
@@ -20,7 +20,7 @@ DTYPES = {
 }
 
 
-def _spec(node) -> TensorSpec:
+def _spec(node: Any) -> TensorSpec:
     shape = tuple(d if isinstance(d, (int, str)) else f"{node.name}_axis{i}" for i, d in enumerate(node.shape))
     return TensorSpec(node.name, DTYPES.get(node.type, node.type), shape)
 

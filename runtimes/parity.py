@@ -31,7 +31,7 @@ def prove(
     log_path: Optional[Path] = None,
     on_start: Optional[Callable[[Any], None]] = None,
 ) -> Tuple[Signature, Parity]:
-    """Run `artifact` over the samples of `golden` in a child process; its signature as the runtime reads it, and parity.
+    """Run `artifact` over the samples of `golden` in a child process; its signature as the runtime has it, and parity.
 
     Raises ParityFailed where the runtime refuses the artifact, crashes, hangs or runs out of memory; a comparison that
     fails is a `Parity` whose verdict is "fail". BadInput for golden values that cannot be read.

@@ -77,7 +77,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the model came from: the source as typed, its kind, the hash of its weights, and "pretrained" or "random"."""
+    """Where the model came from: the source as typed, its kind, its weights' hash.
+
+    `weights` is "pretrained", "random", or "as given" for a module that the user built.
+    """
 
     source: str
     kind: str

@@ -14,7 +14,7 @@ from runtimes.types import Manifest, Parity
 
 @dataclass(frozen=True)
 class Check:
-    """One file of a bundle: `fault` is empty where it has the manifest's bytes and, an artifact, computes its outputs."""
+    """One file of a bundle; `fault` is empty where its bytes are the manifest's, and an artifact is right."""
 
     path: str
     is_artifact: bool

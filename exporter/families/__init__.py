@@ -1,4 +1,4 @@
-"""The zoo: models that come with real weights from an installed package. A model is one module with `load`, and a row here."""
+"""The zoo: models with real weights from an installed package. A model is one module with `load`, and a row here."""
 
 from __future__ import annotations
 

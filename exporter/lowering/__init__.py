@@ -1,4 +1,4 @@
-"""Lower one traced program to a target's file. A target is one module with `unsupported` and `lower`, and a row here."""
+"""Lower one traced program to a target's file. A target is one module (see `Target`), and a row here."""
 
 from __future__ import annotations
 

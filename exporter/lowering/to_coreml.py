@@ -19,15 +19,43 @@ FLOAT16_LOWEST = -1e4
 
 aten = torch.ops.aten
 RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
+ALIASES = (aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default)
+"""Operations that coremltools takes for their own input."""
 
 
 def prepare(program: Program, settings: LoweringSettings) -> Program:
     """Decompose composite operations, and the recurrent layers that coremltools takes from no exported program."""
     table = {op: torch._decomp.decomposition_table[op] for op in RECURRENT if op in torch._decomp.decomposition_table}
     exported = program.exported.run_decompositions(table)
+    _spell_out_arguments(exported)
+    _separate_outputs(exported)
+    exported.graph_module.recompile()
     if settings.coreml_precision == "float16":
         _clamp_masks(exported)
     return Program(exported, program.signature)
+
+
+def _spell_out_arguments(exported: torch.export.ExportedProgram) -> None:
+    """Write arguments where coremltools reads them: a max pooling's default stride, the approximation of a GELU."""
+    for node in exported.graph.nodes:
+        if node.target in MAX_POOLS and len(node.args) == 2:
+            node.args = (*node.args, node.args[1])
+        if node.target is aten.gelu.default and "approximate" in node.kwargs:
+            node.args, node.kwargs = (node.args[0], node.kwargs["approximate"]), {}
+
+
+def _separate_outputs(exported: torch.export.ExportedProgram) -> None:
+    """Turn an output that aliases an input, a weight or another output into an identity, which Core ML keeps apart."""
+
+    def root(node: Node) -> Node:
+        return root(node.args[0]) if node.target in ALIASES else node
+
+    outputs: list[Node] = list(exported.graph.output_node().args[0])
+    roots = [root(node) for node in outputs]
+    for node, source in zip(outputs, roots, strict=True):
+        if node.target in ALIASES and (source.op == "placeholder" or roots.count(source) > 1):
+            node.target, node.args, node.kwargs = aten.type_as.default, (node.args[0], node.args[0]), {}
 
 
 def _clamp_masks(exported: torch.export.ExportedProgram) -> None:
