@@ -1,4 +1,4 @@
-"""Our commands beside what a user would otherwise run, interleaved on this machine: `python -m benchmarks.peers export`."""
+"""Our commands beside what a user would otherwise run, interleaved: `python -m benchmarks.peers export`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 BARE = ROOT / "benchmarks" / "bare"
 POLL_S = 0.05
-OURS, UNGATED, OPTIMUM, LITERT, COREML = "pocketship, all three", "the same ungated", "optimum-cli", "litert_torch", "coremltools"
+OURS, UNGATED = "pocketship, all three", "the same without the gate"
+OPTIMUM, LITERT, COREML = "optimum-cli export onnx", "litert_torch.convert", "coremltools.convert"
 HELP, OPTIMUM_HELP = "pocketship --help", "optimum-cli --help"
 
-MEND = "import sys, runpy; sys.path.insert(0, {root!r}); from exporter.sources import declare_torchvision_operators as mend; mend(); "
+MEND = (
+    "import sys, runpy; sys.path.insert(0, {root!r}); "
+    "from exporter.sources import declare_torchvision_operators as mend; mend(); "
+)
 """Every peer gets this mend: without it, a torchvision of another build than torch stops transformers' import."""
 
 
@@ -47,7 +51,7 @@ class Line:
     reached: bool
 
 
-def peer(script: str, words: Sequence[object]) -> List[str]:
+def peer(script: str, words: Sequence[object]) -> list[str]:
     """The command that runs a script of benchmarks/bare with these words."""
     path = BARE / f"{script}.py"
     code = MEND.format(root=str(ROOT)) + (
@@ -57,12 +61,12 @@ def peer(script: str, words: Sequence[object]) -> List[str]:
     return [sys.executable, "-P", "-c", code]
 
 
-def ours(words: Sequence[object]) -> List[str]:
+def ours(words: Sequence[object]) -> list[str]:
     """The command that a user of pocketship types."""
     return [str(Path(sys.executable).with_name("pocketship")), *map(str, words)]
 
 
-def commands(model: str, source: str, folder: Path, scratch: Path) -> Dict[str, List[str]]:
+def commands(model: str, source: str, folder: Path, scratch: Path) -> dict[str, list[str]]:
     """Every command of the comparison on one model; `{n}` in a word becomes the number of the run."""
     task = "feature-extraction" if model == "minilm" else "image-classification"
     return {
@@ -74,7 +78,7 @@ def commands(model: str, source: str, folder: Path, scratch: Path) -> Dict[str, 
     }
 
 
-def help_commands() -> Dict[str, List[str]]:
+def help_commands() -> dict[str, list[str]]:
     """The two commands that print their help."""
     return {HELP: ours(["--help"]), OPTIMUM_HELP: [str(Path(sys.executable).with_name("optimum-cli")), "--help"]}
 
@@ -116,7 +120,7 @@ def tree_bytes(process: object) -> int:
     return total
 
 
-def interleave(table: Mapping[str, Sequence[str]], rounds: int, watch_memory: bool) -> List[Run]:
+def interleave(table: Mapping[str, Sequence[str]], rounds: int, watch_memory: bool) -> list[Run]:
     """Every command once a round, in an order shuffled anew each round, so that drift hits all alike."""
     runs = []
     shuffler = random.Random(0)
@@ -138,10 +142,10 @@ def median_s(runs: Sequence[Run], name: str) -> float:
 def ratio(runs: Sequence[Run], over: Sequence[str], under: Sequence[str]) -> float:
     """Median over the rounds of the summed times of `over`, over those of `under`: both of the same round."""
 
-    def rounds(names: Sequence[str]) -> List[float]:
-        return [sum(parts) for parts in zip(*([r.wall_s for r in runs if r.command == n] for n in names))]
+    def rounds(names: Sequence[str]) -> list[float]:
+        return [sum(parts) for parts in zip(*([r.wall_s for r in runs if r.command == n] for n in names), strict=False)]
 
-    return statistics.median(o / u for o, u in zip(rounds(over), rounds(under)))
+    return statistics.median(o / u for o, u in zip(rounds(over), rounds(under), strict=False))
 
 
 def peak_bytes(runs: Sequence[Run], name: str) -> int:
@@ -149,11 +153,11 @@ def peak_bytes(runs: Sequence[Run], name: str) -> int:
     return max(run.peak_bytes for run in runs if run.command == name)
 
 
-def figures(runs: Sequence[Run], weights_bytes: int) -> Tuple[Line, ...]:
+def figures(runs: Sequence[Run], weights_bytes: int) -> tuple[Line, ...]:
     """The figures to reach on one model."""
     bare = sum(peak_bytes(runs, name) for name in (OPTIMUM, LITERT, COREML))
     rows = (
-        ("all three / the three bare conversions one after the other", ratio(runs, [OURS], [OPTIMUM, LITERT, COREML]), 1.15),
+        ("all three / the three bare conversions in a row", ratio(runs, [OURS], [OPTIMUM, LITERT, COREML]), 1.15),
         ("all three / optimum-cli export onnx alone", ratio(runs, [OURS], [OPTIMUM]), 2.0),
         ("with the parity gate / without it", ratio(runs, [OURS], [UNGATED]), 1.2),
         ("(peak memory - bare converters' peaks) / fp32 weights", (peak_bytes(runs, OURS) - bare) / weights_bytes, 6.0),
@@ -174,7 +178,8 @@ def print_figures(lines: Sequence[Line]) -> None:
     """A Markdown table of the figures; one that is not reached says so."""
     print("\n| figure | measured | to reach | |\n|---|---:|---:|---|")
     for line in lines:
-        print(f"| {line.figure} | {line.value:.2f} | {line.limit:.2f} | {'reached' if line.reached else 'NOT REACHED'} |")
+        verdict = "reached" if line.reached else "NOT REACHED"
+        print(f"| {line.figure} | {line.value:.2f} | {line.limit:.2f} | {verdict} |")
     print()
 
 
@@ -186,11 +191,11 @@ def minilm_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def export_peers(rounds: int, models: Sequence[str]) -> Dict[str, object]:
+def export_peers(rounds: int, models: Sequence[str]) -> dict[str, object]:
     """Run the comparison of exports; prints its tables, returns every run."""
     versions = {tool: importlib.metadata.version(tool) for tool in ("torch", "optimum", "litert-torch", "coremltools")}
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n")
-    results: Dict[str, object] = {"versions": versions, "rounds": rounds}
+    results: dict[str, object] = {"versions": versions, "rounds": rounds}
     for model in models:
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)

@@ -197,6 +197,10 @@ def verify(
     faults = [check.fault for check in checks if check.fault]
     if faults:
         raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
+    not_run = [check for check in checks if check.not_run]
+    if not_run:
+        names = ", ".join(check.path for check in not_run)
+        raise BadInput(f"{names} could not be run here: {not_run[0].not_run}", where=str(bundle))
 
 
 @app.command()

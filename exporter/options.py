@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,14 @@ def parse_dynamic(words: Sequence[str]) -> tuple[tuple[str, int], ...]:
             raise BadInput(f"cannot read {word!r}", where="--dynamic", remedy="write it as name:axis, axes from 0")
         axes.append((match[1], int(match[2])))
     return tuple(dict.fromkeys(axes))
+
+
+def check_installed(options: Options) -> None:
+    """Raise BadInput that lists the packages which the targets need and this Python lacks."""
+    wanted = dict.fromkeys(("torch", *(p for target in options.targets for p in TARGETS[target].packages)))
+    missing = [package for package in wanted if importlib.util.find_spec(package) is None]
+    if missing:
+        raise BadInput(f"{', '.join(missing)} not installed", remedy="pip install 'pocketship[export]'")
 
 
 def check_options(options: Options) -> None:

@@ -29,7 +29,7 @@ from exporter.bundle_writer import (
     writing_errors,
 )
 from exporter.lowering import TARGETS
-from exporter.options import Options, check_options
+from exporter.options import Options, check_installed, check_options
 from runtimes import child, parity
 from runtimes.bundle import GOLDEN, digest, from_json
 from runtimes.errors import BadInput, ParityFailed, PocketshipError, UnsupportedOperation
@@ -90,6 +90,7 @@ def export(source: str | ModuleAndInputs, *, on_stage: OnStage = lambda stage: N
 def export_with(source: str | ModuleAndInputs, options: Options, *, on_stage: OnStage) -> Bundle:
     """See `export`."""
     check_options(options)
+    check_installed(options)
     output = (options.output or Path(f"{default_name(source)}-bundle")).absolute()
     with Children() as children, partial_folder(output, options.force) as partial, explain_full_disk(output):
         prepared = prepare(source, options, partial / WORK, children, on_stage)
@@ -103,6 +104,7 @@ def export_with(source: str | ModuleAndInputs, options: Options, *, on_stage: On
 def plan(source: str | ModuleAndInputs, options: Options, *, on_stage: OnStage) -> Prepared:
     """Load, trace and check every target for operations that it lacks, and write nothing: `--dry-run`."""
     check_options(options)
+    check_installed(options)
     with tempfile.TemporaryDirectory() as folder, Children() as children:
         (Path(folder) / WORK).mkdir()
         prepared = prepare(source, options, Path(folder) / WORK, children, on_stage)

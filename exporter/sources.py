@@ -186,6 +186,8 @@ def _timm(name: str, options: SourceOptions) -> Source:
     module = timm.create_model(name, pretrained=False)
     if options.weights:
         _load_weights(module, Path(options.weights))
+    else:
+        _fill_zero_weights(module)
     config = module.pretrained_cfg
     size = tuple(config["input_size"])
     preprocessor = {
@@ -207,6 +209,17 @@ def _timm(name: str, options: SourceOptions) -> Source:
         files={"preprocessor.json": json.dumps(preprocessor, indent=2).encode() + b"\n"},
         **weights_facts(module),
     )
+
+
+def _fill_zero_weights(module: torch.nn.Module) -> None:
+    """Replace the zeros that an initialization left: converters fold a branch times zero away, and the file is small.
+
+    Such are the last normalization of a residual block and the scale of a layer: a trained model has others.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
 
 
 def _factory(path: Path, name: str, options: SourceOptions) -> Source:
@@ -255,6 +268,7 @@ def _call_factory(path: Path, name: str) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.dont_write_bytecode = True  # nothing is left beside the user's file
     sys.path.insert(0, str(path.resolve().parent))
     try:
         torch.manual_seed(0)

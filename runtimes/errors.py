@@ -21,6 +21,10 @@ class BadInput(PocketshipError):
     exit_code = 2
 
 
+class NotInstalled(BadInput):
+    """A runtime that this machine lacks."""
+
+
 class ParityFailed(PocketshipError):
     """An artifact does not compute what the PyTorch model computes, or could not be run at all."""
 

@@ -7,7 +7,7 @@ from typing import Dict, Mapping
 
 import numpy as np
 
-from runtimes.errors import BadInput
+from runtimes.errors import BadInput, NotInstalled
 from runtimes.session import feeds
 from runtimes.types import ExecutedBy, Signature, TensorSpec
 
@@ -28,7 +28,7 @@ class LiteRtSession:
             from ai_edge_litert import __version__ as version
             from ai_edge_litert import interpreter
         except ImportError as error:
-            raise BadInput(
+            raise NotInstalled(
                 "LiteRT is not installed", where=str(path), remedy="pip install 'pocketship[litert]'"
             ) from error
         try:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping
 
 import numpy as np
 
-from runtimes.errors import BadInput
+from runtimes.errors import BadInput, NotInstalled
 from runtimes.session import feeds
 from runtimes.types import ExecutedBy, Signature, TensorSpec
 
@@ -32,7 +32,7 @@ class OnnxSession:
         try:
             import onnxruntime
         except ImportError as error:
-            raise BadInput(
+            raise NotInstalled(
                 "onnxruntime is not installed", where=str(path), remedy="pip install 'pocketship[onnxruntime]'"
             ) from error
         onnxruntime.set_default_logger_severity(4)

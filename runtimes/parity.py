@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from runtimes import child
 from runtimes.bundle import from_json
 from runtimes.compare import RELATIVE_TOLERANCE, compare
-from runtimes.errors import ParityFailed
+from runtimes.errors import NotInstalled, ParityFailed
 from runtimes.golden import read_golden
 from runtimes.session import open_session
 from runtimes.types import Parity, Signature
@@ -34,7 +34,8 @@ def prove(
     """Run `artifact` over the samples of `golden` in a child process; its signature as the runtime has it, and parity.
 
     Raises ParityFailed where the runtime refuses the artifact, crashes, hangs or runs out of memory; a comparison that
-    fails is a `Parity` whose verdict is "fail". BadInput for golden values that cannot be read.
+    fails is a `Parity` whose verdict is "fail". NotInstalled where this machine lacks the runtime, BadInput for golden
+    values that cannot be read.
     """
     read_golden(golden)
     limit = memory_limit_bytes or MEMORY_FLOOR_BYTES + MEMORY_PER_ARTIFACT_BYTE * size_bytes(artifact)
@@ -48,7 +49,7 @@ def prove(
     )
     if isinstance(outcome, child.Completed):
         return from_json(Signature, outcome.value["signature"]), from_json(Parity, outcome.value["parity"])
-    if isinstance(outcome, child.Refused) and "is not installed" in outcome.error.what:
+    if isinstance(outcome, child.Refused) and isinstance(outcome.error, NotInstalled):
         raise outcome.error
     fault = outcome.error.what if isinstance(outcome, child.Refused) else f"the runtime {child.describe(outcome)}"
     raise ParityFailed(fault, where=artifact.name, remedy="the artifact is refused")

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from runtimes.bundle import GOLDEN, damage
-from runtimes.errors import PocketshipError
+from runtimes.errors import NotInstalled, PocketshipError
 from runtimes.parity import prove
 from runtimes.types import Manifest, Parity
 
 
 @dataclass(frozen=True)
 class Check:
-    """One file of a bundle; `fault` is empty where its bytes are the manifest's, and an artifact is right."""
+    """One file of a bundle: `fault` is empty where its bytes are the manifest's and, if an artifact, it computes right.
+
+    `not_run` says why an intact artifact could not be run on this machine.
+    """
 
     path: str
     is_artifact: bool
     intact: bool
     parity: Optional[Parity]
     fault: str
+    not_run: str = ""
 
 
 def verify(bundle: Path, manifest: Manifest) -> Tuple[Check, ...]:
@@ -34,7 +38,7 @@ def verify(bundle: Path, manifest: Manifest) -> Tuple[Check, ...]:
         checks.append(Check(entry.path, False, not fault, None, fault))
     for artifact in manifest.artifacts:
         fault, parity = damage(bundle, artifact), None
-        intact = not fault
+        intact, not_run = not fault, ""
         if intact and not golden_fault:
             try:
                 atol = manifest.settings.get("atol")
@@ -45,7 +49,9 @@ def verify(bundle: Path, manifest: Manifest) -> Tuple[Check, ...]:
                     atol=None if atol is None else float(atol),
                 )[1]
                 fault = f"{artifact.path}: {parity.reason}" if parity.verdict != "pass" else ""
+            except NotInstalled as error:
+                not_run = f"{error.what}; {error.remedy}"
             except PocketshipError as error:
                 fault = str(error)
-        checks.append(Check(artifact.path, True, intact, parity, fault))
+        checks.append(Check(artifact.path, True, intact, parity, fault, not_run))
     return tuple(checks)

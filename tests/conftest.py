@@ -74,3 +74,12 @@ def copy_of(tmp_path):
         return Path(shutil.copytree(bundle, tmp_path / "copy"))
 
     return copy
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a defect: nothing it was meant to show has been shown."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and os.environ.get("CI") and session.exitstatus == 0:
+        reporter.write_line(f"{len(skipped)} skipped tests: a defect in CI", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

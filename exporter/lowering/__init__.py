@@ -17,18 +17,19 @@ class Target:
 
     module: str
     file_name: str
+    packages: tuple[str, ...]
 
 
 TARGETS = {
-    "onnx": Target("exporter.lowering.to_onnx", "model.onnx"),
-    "tflite": Target("exporter.lowering.to_tflite", "model.tflite"),
-    "coreml": Target("exporter.lowering.to_coreml", "model.mlpackage"),
+    "onnx": Target("exporter.lowering.to_onnx", "model.onnx", ("onnxscript", "onnxruntime")),
+    "tflite": Target("exporter.lowering.to_tflite", "model.tflite", ("litert_torch", "ai_edge_litert")),
+    "coreml": Target("exporter.lowering.to_coreml", "model.mlpackage", ("coremltools",)),
 }
 
 
 @dataclass(frozen=True)
 class LoweringSettings:
-    """What the user may choose: ONNX opset, least iOS version, float32 or float16 for Core ML, facts to store inside."""
+    """What the user may choose: ONNX opset, least iOS version, precision of Core ML; and the facts to store inside."""
 
     opset: int
     min_ios: int
@@ -47,7 +48,7 @@ class Unsupported:
 
 
 def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The child's side of a lowering: load the traced program, report what the target lacks, else write the artifact."""
+    """The child's side of a lowering: load the program, report what the target lacks, else write the artifact."""
     from exporter.trace import load_program
 
     target = importlib.import_module(TARGETS[job["target"]].module)

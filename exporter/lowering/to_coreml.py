@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from pathlib import Path
 
@@ -25,10 +26,10 @@ ALIASES = (aten.clone.default, aten.alias.default, aten.detach.default, aten.con
 
 
 def prepare(program: Program, settings: LoweringSettings) -> Program:
-    """Decompose composite operations, and the recurrent layers that coremltools takes from no exported program."""
+    """Decompose composite operations, and those that coremltools takes from no exported program, or takes wrongly."""
     table = {op: torch._decomp.decomposition_table[op] for op in RECURRENT if op in torch._decomp.decomposition_table}
-    exported = program.exported.run_decompositions(table)
-    _spell_out_arguments(exported)
+    exported = program.exported.run_decompositions({**table, aten.gelu.default: _tanh_gelu})
+    _spell_out_strides(exported)
     _separate_outputs(exported)
     exported.graph_module.recompile()
     if settings.coreml_precision == "float16":
@@ -36,13 +37,18 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
     return Program(exported, program.signature)
 
 
-def _spell_out_arguments(exported: torch.export.ExportedProgram) -> None:
-    """Write arguments where coremltools reads them: a max pooling's default stride, the approximation of a GELU."""
+def _tanh_gelu(x: torch.Tensor, approximate: str = "none") -> torch.Tensor:
+    """The approximation by tanh, which coremltools overlooks, in the shape that it fuses to one operation again."""
+    if approximate != "tanh":
+        return NotImplemented  # stays one operation
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+
+
+def _spell_out_strides(exported: torch.export.ExportedProgram) -> None:
+    """Give every max pooling the stride that it has by default, its window: coremltools wants to read one."""
     for node in exported.graph.nodes:
         if node.target in MAX_POOLS and len(node.args) == 2:
             node.args = (*node.args, node.args[1])
-        if node.target is aten.gelu.default and "approximate" in node.kwargs:
-            node.args, node.kwargs = (node.args[0], node.kwargs["approximate"]), {}
 
 
 def _separate_outputs(exported: torch.export.ExportedProgram) -> None:

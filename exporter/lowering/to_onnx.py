@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
 
     Raises UnsupportedOperation where the exporter cannot translate a node.
     """
+    from onnx_ir.passes.common import DeduplicateInitializersPass, NameFixPass
+
     signature = program.signature
     try:
         converted = torch.onnx.export(
@@ -70,6 +73,8 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
     model = converted.model
     _name_dynamic_axes(model, program)
     _forget_the_trace(model)
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # folding copies weights that are used twice
+    NameFixPass()(model)  # an output may have the name of an operation
     model.metadata_props.update(settings.metadata)
     model.producer_version = torch.__version__
     converted.save(str(path), external_data=False)
