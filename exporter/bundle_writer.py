@@ -81,13 +81,18 @@ def cannot_write(output: Path, error: OSError) -> BadInput:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return BadInput("the disk is full", where=str(output), remedy="free some space or give -o another disk")
     return BadInput(
-        f"cannot write ({error.strerror or error})", where=str(output), remedy="give -o a folder you may write"
+        f"cannot write ({error.strerror or error})",
+        where=str(error.filename or output),
+        remedy="give -o a folder you may write",
     )
 
 
 def _make_parents(folder: Path) -> list[Path]:
     """Create `folder` with its parents; those that were not there before, the innermost first."""
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    nearest = next(f for f in (folder, *folder.parents) if f.exists())
+    if not nearest.is_dir():
+        raise BadInput("a parent of the output is no folder", where=str(nearest), remedy="give another -o")
     with writing_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return missing

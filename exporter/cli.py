@@ -56,8 +56,11 @@ def main() -> NoReturn:
         print(f"pocketship: {error}", file=sys.stderr)
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("pocketship: interrupted; nothing was written", file=sys.stderr)
+        print("pocketship: interrupted; a bundle is written whole or not at all", file=sys.stderr)
         code = INTERRUPTED
+    except Terminated:
+        print("pocketship: terminated; a bundle is written whole or not at all", file=sys.stderr)
+        code = TERMINATED
     except typer.Exit as exit_:
         code = exit_.exit_code
     except USAGE_ERRORS as error:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +29,7 @@ from exporter.bundle_writer import (
     writing_errors,
 )
 from exporter.lowering import TARGETS
-from exporter.options import Options, check_installed, check_options
+from exporter.options import Options, check_installed, check_options, parse_targets
 from runtimes import child, parity
 from runtimes.bundle import GOLDEN, digest, from_json
 from runtimes.errors import BadInput, ParityFailed, PocketshipError, UnsupportedOperation
@@ -76,15 +76,24 @@ class Stage:
 OnStage = Callable[[Stage], None]
 
 
-def export(source: str | ModuleAndInputs, *, on_stage: OnStage = lambda stage: None, **options: Any) -> Bundle:
+def export(
+    source: str | ModuleAndInputs,
+    targets: str | Sequence[str] = "all",
+    output: str | Path | None = None,
+    *,
+    on_stage: OnStage = lambda stage: None,
+    **options: Any,
+) -> Bundle:
     """Export a model to every target and write a bundle of the artifacts that were proven equal to it.
 
-    `source` is what `pocketship export` takes, or a pair `(module, example_inputs)`; `options` are the fields of
-    `Options` (targets=("onnx",), output=Path("out"), ...). Nothing is written unless all targets pass.
+    `source` is what `pocketship export` takes, or a pair `(module, example_inputs)`; `targets` are names or "all";
+    `options` are the other fields of `Options` (force=True, atol=1e-3, ...). Nothing is written unless all pass.
 
     Raises BadInput, UnsupportedOperation or ParityFailed, each with its cause and mend.
     """
-    return export_with(source, Options(**options), on_stage=on_stage)
+    chosen = parse_targets([targets] if isinstance(targets, str) else targets)
+    place = None if output is None else Path(output)
+    return export_with(source, Options(targets=chosen, output=place, **options), on_stage=on_stage)
 
 
 def export_with(source: str | ModuleAndInputs, options: Options, *, on_stage: OnStage) -> Bundle:
@@ -140,7 +149,7 @@ def prepare(
     else:
         from exporter.prepare import prepare_module
 
-        facts = prepare_module(*source, job, tell)
+        facts = json.loads(json.dumps(prepare_module(*source, job, tell)))  # as if it came from a child
     return Prepared(facts["name"], from_json(Origin, facts["origin"]), from_json(Signature, facts["signature"]))
 
 
@@ -172,7 +181,9 @@ def lower_all(
             children.kill()
             raise
     if any(lacking.values()):
-        raise UnsupportedOperation(_table(lacking), remedy=next(r["remedy"] for rows in lacking.values() for r in rows))
+        remedies = [rows[0]["remedy"] for rows in lacking.values() if rows]
+        several = "rewrite those lines with operations that these targets have, or leave the targets out"
+        raise UnsupportedOperation(_table(lacking), remedy=several if len(remedies) > 1 else remedies[0])
     if error:
         raise error
     artifacts = [futures[target].result() for target in options.targets]
@@ -363,7 +374,7 @@ def _value(outcome: child.Outcome, what: str) -> dict[str, Any]:
 
 
 def _table(lacking: dict[str, list[dict[str, str]]]) -> str:
-    rows = [row for target in lacking for row in lacking[target]]
+    rows = [row for target in TARGETS if target in lacking for row in lacking[target]]
     return ", ".join(
         f"{row['target']} lacks {row['operation']}" + (f" of {row['line']}" if row["line"] else "") for row in rows
     )

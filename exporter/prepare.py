@@ -12,13 +12,16 @@ from typing import Any
 
 import torch
 
+from exporter.lowering import user_line
 from exporter.sources import Source, SourceOptions, arguments, load, randomized, reshaped, weights_facts
 from exporter.trace import LIBRARIES, DynamicAxis, FlatModule, Program, Tensors, save_program, trace
-from runtimes.errors import BadInput
+from runtimes.errors import BadInput, UnsupportedOperation
 from runtimes.golden import Golden, write_golden
 from runtimes.types import Origin
 
 SAMPLES = 3
+NAMESPACES = ("aten", "prims", "prim", "quantized_decomposed")
+"""Where torch's own operations are, which converters know."""
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -64,6 +67,7 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
     inputs = golden_inputs(source, example, dynamic)
     outputs = tuple(reference(flat, sample) for sample in inputs)
     program = trace(flat, example, dynamic)
+    check_operations(program)
     emit({"stage": "trace", "seconds": time.monotonic() - started, "detail": f"{operations(program)} operations"})
 
     save_program(program, work / "program.pt2")
@@ -87,8 +91,6 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
 def check_weights(module: torch.nn.Module) -> None:
     """Raise BadInput for weights that are not float32 on the CPU, or not finite; buffers may hold infinity, not NaN."""
     for name, tensor in module.named_parameters():
-        if tensor.is_meta:
-            raise BadInput(f"weight {name!r} has no values (meta device)", remedy="load the weights in the factory")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise BadInput(f"weight {name!r} is {tensor.dtype}", remedy="call module.float() in the factory")
         if not torch.isfinite(tensor).all():
@@ -98,6 +100,16 @@ def check_weights(module: torch.nn.Module) -> None:
     for name, buffer in module.named_buffers():
         if buffer.is_floating_point() and torch.isnan(buffer).any():
             raise BadInput(f"buffer {name!r} holds NaN", remedy="export a checkpoint from before it diverged")
+
+
+def check_operations(program: Program) -> None:
+    """Raise UnsupportedOperation for operations that come with the user's code: no converter knows them."""
+    for node in program.exported.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace not in NAMESPACES:
+            raise UnsupportedOperation(
+                f"no target has {node.target} of {user_line(node.meta.get('stack_trace') or '')}",
+                remedy="rewrite that line with operations of torch",
+            )
 
 
 def with_shapes(example: Tensors, shapes: Mapping[str, tuple[int, ...]], dynamic: list[DynamicAxis]) -> Tensors:

@@ -96,9 +96,14 @@ def load(source: str, options: SourceOptions) -> Source:
 
 
 def weights_facts(module: torch.nn.Module) -> dict[str, Any]:
-    """Number of parameters, and the SHA-256 over names, types, shapes and bytes of the state."""
+    """Number of parameters, and the SHA-256 over names, types, shapes and bytes of the state.
+
+    Raises BadInput for a weight without values.
+    """
     sha = hashlib.sha256()
     for name, tensor in module.state_dict().items():
+        if tensor.is_meta:
+            raise BadInput(f"weight {name!r} has no values (meta device)", remedy="load the weights in the factory")
         sha.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     parameters = sum(p.numel() for p in {id(p): p for p in module.parameters()}.values())
@@ -251,7 +256,7 @@ def _factory(path: Path, name: str, options: SourceOptions) -> Source:
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Example inputs as forward() takes them: a dict is keywords, a tuple or list positions, anything else the only one."""
+    """Example inputs as forward() takes them: a dict is keywords, a tuple or list positions, else the only one."""
     if isinstance(example, Mapping):
         return (), dict(example)
     return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}

@@ -52,7 +52,9 @@ class FlatModule(torch.nn.Module):
         self._leaves = [(_name(path), leaf) for path, leaf in leaves]
         names = [name for name, leaf in self._leaves if isinstance(leaf, torch.Tensor)]
         _check_inputs(self._leaves)
-        self.example: Tensors = {n: leaf for n, leaf in self._leaves if n in names}
+        self.example: Tensors = {  # copies: torch.export takes one tensor given twice for one input
+            n: leaf.detach().clone(memory_format=torch.contiguous_format) for n, leaf in self._leaves if n in names
+        }
         self.forward = self._with_signature(names)
 
     def _with_signature(self, names: Sequence[str]) -> Callable[..., Tensors]:
@@ -118,7 +120,9 @@ def _check_inputs(leaves: Sequence[tuple[str, Any]]) -> None:
             raise BadInput(f"two inputs are named {name!r}", remedy="rename one of them")
         if isinstance(leaf, torch.Tensor) and leaf.dtype not in INPUT_DTYPES:
             allowed = ", ".join(str(d).removeprefix("torch.") for d in INPUT_DTYPES)
-            raise BadInput(f"input {name!r} is {leaf.dtype}", remedy=f"use one of {allowed}")
+            raise BadInput(
+                f"input {name!r} is {str(leaf.dtype).removeprefix('torch.')}", remedy=f"use one of {allowed}"
+            )
         if not isinstance(leaf, (torch.Tensor, int, float, bool, str, type(None))):
             raise BadInput(f"input {name!r} is a {type(leaf).__name__}", remedy="give a torch.Tensor")
 
@@ -175,10 +179,7 @@ def trace(flat: FlatModule, example: Tensors, dynamic: Sequence[DynamicAxis] = (
             )
     except Exception as error:  # torch.export raises every kind of exception, the user's own among them
         raise untraceable(error) from error
-    changed = [
-        *exported.graph_signature.buffers_to_mutate.values(),
-        *exported.graph_signature.user_inputs_to_mutate.values(),
-    ]
+    changed = _changed_state(exported)
     if changed:
         raise BadInput(
             f"forward() changes {changed[0].removeprefix('module.')!r}, and an exported model keeps no state",
@@ -186,6 +187,15 @@ def trace(flat: FlatModule, example: Tensors, dynamic: Sequence[DynamicAxis] = (
             remedy="return the new value instead",
         )
     return Program(exported, _signature(exported, dynamic))
+
+
+def _changed_state(exported: torch.export.ExportedProgram) -> list[str]:
+    """The buffers and inputs that forward() writes to, which show once in-place operations are made functional."""
+    in_place = any(
+        isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in exported.graph.nodes
+    )
+    signature = exported.run_decompositions({}).graph_signature if in_place else exported.graph_signature
+    return [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
 
 
 def untraceable(error: Exception) -> BadInput:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import typing
 from pathlib import Path, PurePosixPath
-from typing import Any, Tuple, Union
+from typing import Any, Optional, Tuple, Union
 
 from runtimes.errors import BadInput
-from runtimes.types import EXECUTION_KINDS, FORMATS, SCHEMA_VERSION, Artifact, BundleFile, Manifest
+from runtimes.types import EXECUTION_KINDS, FORMATS, PRECISIONS, SCHEMA_VERSION, Artifact, BundleFile, Manifest
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 HASH_CHUNK_BYTES = 1 << 20
+JSON_NAMES = {type(None): "null"}
 
 
 def from_json(kind: Any, value: Any, where: str = "") -> Any:
@@ -31,13 +33,10 @@ def from_json(kind: Any, value: Any, where: str = "") -> Any:
     if origin is dict:
         _expect(isinstance(value, dict), where, "an object", value)
         return {k: from_json(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if origin is typing.Union:
-        allowed = tuple(a for a in arguments if isinstance(a, type))
-        _expect(isinstance(value, allowed), where, " or ".join(a.__name__ for a in allowed), value)
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    kinds = arguments if origin is typing.Union else (kind,)
+    if type(value) is int and int not in kinds and float in kinds:
         return float(value)
-    _expect(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), where, kind.__name__, value)
+    _expect(type(value) in kinds, where, " or ".join(JSON_NAMES.get(k, k.__name__) for k in kinds), value)
     return value
 
 
@@ -66,12 +65,12 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = Path(bundle) / MANIFEST
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise BadInput(
             f"no bundle here ({error.strerror})", where=str(path), remedy="give a folder that pocketship export wrote"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"not JSON ({error})", where=str(path), remedy="export the bundle again") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:
@@ -84,10 +83,19 @@ def read_manifest(bundle: Path) -> Manifest:
     for entry in (*manifest.artifacts, *manifest.files):
         _inside(entry.path, path)
     for artifact in manifest.artifacts:
-        for found, allowed in ((artifact.format, FORMATS), (artifact.parity.executed_by.kind, EXECUTION_KINDS)):
+        for found, allowed in (
+            (artifact.format, FORMATS),
+            (artifact.precision, PRECISIONS),
+            (artifact.parity.executed_by.kind, EXECUTION_KINDS),
+        ):
             if found not in allowed:
                 raise BadInput(f"{found!r} is none of {', '.join(allowed)}", where=str(path))
+    from_json(Optional[float], manifest.settings.get("atol"), "settings.atol")
     return manifest
+
+
+def _no_number(token: str) -> None:
+    raise ValueError(f"{token} is no JSON")
 
 
 def _inside(name: str, manifest: Path) -> None:
@@ -101,14 +109,15 @@ def digest(path: Path) -> Tuple[int, str]:
 
     Raises BadInput when it is missing, and for a symbolic link, which could lead out of the bundle.
     """
-    files = sorted(p for p in path.rglob("*") if not p.is_dir()) if path.is_dir() else [path]
+    is_package = path.is_dir() and not path.is_symlink()
+    files = sorted(p for p in path.rglob("*") if p.is_symlink() or not p.is_dir()) if is_package else [path]
     total, sha = 0, hashlib.sha256()
     for file in files:
         if file.is_symlink() or not file.is_file():
             raise BadInput("missing, or not a regular file", where=str(file), remedy="export the bundle again")
         size = file.stat().st_size
-        if path.is_dir():
-            sha.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
+        if is_package:
+            sha.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0{size}\0"))
         with open(file, "rb") as stream:
             for chunk in iter(lambda: stream.read(HASH_CHUNK_BYTES), b""):
                 sha.update(chunk)
@@ -119,9 +128,13 @@ def digest(path: Path) -> Tuple[int, str]:
 def damage(bundle: Path, entry: Union[Artifact, BundleFile]) -> str:
     """What is wrong with the file of a manifest's entry, in one line; empty where it has the manifest's bytes."""
     try:
+        if any((bundle / folder).is_symlink() for folder in tuple(PurePosixPath(entry.path).parents)[:-1]):
+            return f"{entry.path}: behind a symbolic link"
         size, sha256 = digest(bundle / entry.path)
     except BadInput as error:
         return f"{entry.path}: {error.what}"
+    except OSError as error:
+        return f"{entry.path}: cannot be read ({error.strerror})"
     if size != entry.size_bytes:
         return f"{entry.path}: has {size} bytes, the manifest says {entry.size_bytes}"
     if sha256 != entry.sha256:

@@ -26,6 +26,15 @@ from runtimes import errors
 
 Json = Dict[str, Any]
 LOG_TAIL_BYTES = 4096
+EXIT_TIMEOUT_S = 10.0
+POLL_S = 1.0
+
+SERVE = (
+    ("-P", "-m", "runtimes.child")
+    if sys.version_info >= (3, 11)
+    else ("-c", "import sys; sys.path.remove(''); import runpy; runpy.run_module('runtimes.child', None, '__main__')")
+)
+"""Python's arguments that run `main`, without the working folder on the path: it may hold a json.py."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class TimedOut:
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The process asked for more memory than it may have, or the system killed it for memory."""
+    """The process asked for more memory than it may have (0: no limit was set), or the system killed it for memory."""
 
     limit_bytes: int
 
@@ -72,6 +81,10 @@ def describe(outcome: Outcome) -> str:
     if isinstance(outcome, TimedOut):
         return f"did not end within {outcome.limit_s:g} s and was killed"
     if isinstance(outcome, OutOfMemory):
+        if not outcome.limit_bytes:
+            return "ran out of memory or was killed"
+        if not outcome.limit_bytes:
+            return "was killed, as the system does when memory runs out"
         return f"needed more than the {outcome.limit_bytes / 2**20:.0f} MiB of memory it may have"
     if isinstance(outcome, Crashed):
         return outcome.reason
@@ -100,7 +113,7 @@ def call(
         )
         log_start = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
-            [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "runtimes.child"],
+            [sys.executable, *SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -121,9 +134,13 @@ def call(
                 return TimedOut(timeout_s)
             if "event" not in message:
                 final = message
-            elif on_event:
+                break  # a process that it forked may hold its stdout open
+            if on_event:
                 on_event(message["event"])
-        code = process.wait()
+        try:
+            code = process.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            code = 0  # it has answered, or never will: what holds it up is not ours
         log.seek(max(log_start, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         return _outcome(final, code, log.read().decode(errors="replace"), memory_limit_bytes or 0)
 
@@ -148,12 +165,17 @@ def _messages(process: subprocess.Popen, timeout_s: float) -> Iterator[Optional[
     threading.Thread(target=read, daemon=True).start()
     deadline = time.monotonic() + timeout_s
     while True:
+        ended = process.poll() is not None
         try:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            line = lines.get(timeout=max(0.0, min(POLL_S, deadline - time.monotonic())))
         except queue.Empty:
+            if ended:  # a process that it forked holds its stdout open
+                return
+            if time.monotonic() < deadline:
+                continue
             yield None
             return
-        if not line:
+        if not line.endswith(b"\n"):  # the end, or half a message of a child that was killed while writing
             return
         yield json.loads(line)
 
@@ -196,21 +218,23 @@ def _limit_memory(limit_bytes: Optional[int]) -> None:
         resource.setrlimit(kind, (limit_bytes, resource.getrlimit(kind)[1]))
 
 
-def _leave_with_parent() -> None:
-    """End this process when the parent closes our stdin or dies."""
+def _leave_with_parent(requests: int) -> None:
+    """End this process, and those it started, when the parent closes the pipe or dies."""
 
     def watch() -> None:
-        while os.read(0, 4096):
+        while os.read(requests, 4096):
             pass
+        if os.getpgrp() == os.getpid():  # the group is ours, as `call` makes it
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _read_line() -> bytes:
+def _read_line(requests: int) -> bytes:
     parts: List[bytes] = []
     while not parts or not parts[-1].endswith(b"\n"):
-        part = os.read(0, 1 << 16)
+        part = os.read(requests, 1 << 16)
         if not part:
             break
         parts.append(part)
@@ -219,15 +243,16 @@ def _read_line() -> bytes:
 
 def main() -> int:
     """Serve one call: read the request, run the function, answer."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    requests, answers = os.dup(0), os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # whatever asks a question on stdin meets its end instead of waiting
     os.dup2(2, 1)  # whatever prints to stdout, in Python or in C++, ends in the log
 
     def answer(message: Json) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
-    request = json.loads(_read_line())
-    _leave_with_parent()
+    request = json.loads(_read_line(requests))
+    _leave_with_parent(requests)
     _limit_memory(request["memory_limit_bytes"])
     module, name = request["function"].split(":")
     try:

@@ -40,7 +40,8 @@ def compare_output(
     """Compare one output over all samples (`reference[i]` and `actual[i]` of any one shape).
 
     The tolerance is `atol` where given, else `rtol` times the largest absolute reference value; integers and booleans
-    must be equal. `change` is the largest difference between the reference of the first and of any other sample.
+    must be equal. `change` is the largest difference between the reference of the first and of any other sample of its
+    shape.
     """
 
     def failed(fault: str) -> OutputComparison:
@@ -65,14 +66,17 @@ def compare_output(
     tolerance = 0.0 if exact else atol if atol is not None else rtol * scale
     change = _change(reference)
     fault = ""
-    if max_abs > tolerance:
+    if exact and not all(map(np.array_equal, reference, actual)):
+        max_abs = max(max_abs, 1.0)  # float64 cannot tell neighbours beyond 2**53 apart
+        fault = f"output {name!r} must be equal and is off by {max_abs:.3g}"
+    elif not max_abs <= tolerance:
         fault = f"output {name!r} is off by {max_abs:.3g}, allowed is {tolerance:.3g}"
     elif not exact and 0.0 < change < max_abs * SENSITIVITY_MARGIN:
         fault = f"output {name!r} changes by only {change:.3g} between inputs, its error is {max_abs:.3g}"
     return OutputComparison(
         name=name,
         max_abs_error=max_abs,
-        max_rel_error=max_abs / scale if scale else (0.0 if max_abs == 0.0 else math.inf),
+        max_rel_error=max_abs / (scale or 1.0),
         cosine=_cosine(want, got),
         snr_db=_snr_db(want, error),
         change=change,
@@ -130,9 +134,12 @@ def _lowest(values: List[Optional[float]]) -> Optional[float]:
 
 
 def _change(samples: Sequence[np.ndarray]) -> float:
-    first = samples[0].astype(np.float64)
-    changes = [1.0 if s.shape != first.shape else float(np.max(np.abs(s - first), initial=0.0)) for s in samples[1:]]
-    return max(changes, default=0.0)
+    """Largest difference from the first sample among those of its shape; 1.0 where all others have another shape."""
+    first, others = samples[0].astype(np.float64), samples[1:]
+    alike = [s for s in others if s.shape == first.shape]
+    if others and not alike:
+        return 1.0
+    return max((float(np.max(np.abs(s - first), initial=0.0)) for s in alike), default=0.0)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -141,9 +148,6 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _snr_db(signal: np.ndarray, error: np.ndarray) -> Optional[float]:
-    """10 log10(sum signal^2 / sum error^2); None where the error is zero."""
-    noise = float(np.sum(error**2))
-    if noise == 0.0:
-        return None
-    power = float(np.sum(signal**2))
-    return 10.0 * math.log10(power / noise) if power else -math.inf
+    """10 log10(sum signal^2 / sum error^2); None where one of the sums is zero."""
+    noise, power = float(np.sum(error**2)), float(np.sum(signal**2))
+    return 10.0 * math.log10(power / noise) if noise and power else None

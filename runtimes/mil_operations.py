@@ -82,10 +82,6 @@ def _gelu(x: Array, mode: str = "EXACT") -> Array:
     return 0.5 * x * (1 + erf(x * np.float32(math.sqrt(0.5))))
 
 
-def _power(x: Array, y: Array) -> Array:
-    return np.power(x.astype(np.float64), y) if x.dtype.kind in "iu" else np.power(x, y)  # integers: 2 ** -1 is a half
-
-
 def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x: function(x)
 
@@ -141,7 +137,7 @@ _BINARY: Dict[str, Callable[..., Any]] = {
     "mod": np.mod,
     "mul": np.multiply,
     "not_equal": np.not_equal,
-    "pow": _power,
+    "pow": np.power,
     "real_div": np.true_divide,
     "sub": np.subtract,
 }
@@ -273,8 +269,8 @@ def l2_norm(x: Array, epsilon: Any = 1e-6) -> Array:
 @_operation
 def matmul(x: Array, y: Array, transpose_x: Any = False, transpose_y: Any = False) -> Array:
     """Matrix product of the last two axes, the others broadcast."""
-    x = np.swapaxes(x, -1, -2) if transpose_x and x.ndim > 1 else x
-    y = np.swapaxes(y, -1, -2) if transpose_y and y.ndim > 1 else y
+    x = np.swapaxes(x, -1, -2) if transpose_x else x
+    y = np.swapaxes(y, -1, -2) if transpose_y else y
     return np.matmul(x, y)
 
 
@@ -602,7 +598,7 @@ def resample(
             place = place * (length - 1) if align_corners else place * length - 0.5
         if padding_mode in ("reflection", "symmetric"):
             place = _reflected(place, length, padding_mode)
-        places.append(place if padding_mode == "constant" else np.clip(place, 0, length - 1))
+        places.append(place)
     row, column = places
     if sampling_mode == "nearest":
         return _pixel(x, np.round(row), np.round(column), padding_mode, padding_value)
@@ -833,7 +829,7 @@ _MODES: Dict[str, Any] = {
 
 
 def _scattered(data: Array, index: Tuple, updates: Array, mode: str) -> Array:
-    result = data.astype(np.float64) if mode == "div" else data.copy()
+    result = data.copy()
     if mode == "update":
         result[index] = updates
     else:
@@ -887,10 +883,9 @@ def topk(
     return_indices: Any = True,
     output_indices_dtype: str = "int32",
 ) -> List[Array]:
-    """The k largest (or smallest) values along `axis` in order, and where they stand; -1 is all."""
-    axis, count = int(axis) % x.ndim, int(k)
-    order = _order(x, axis, ascending)
-    chosen = order[(slice(None),) * axis + (slice(None if count == -1 else count),)]
+    """The k largest (or smallest) values along `axis` in order, and where they stand."""
+    axis = int(axis) % x.ndim
+    chosen = _order(x, axis, ascending)[(slice(None),) * axis + (slice(int(k)),)]
     values = np.take_along_axis(x, chosen, axis)
     return [values, chosen] if return_indices else [values]
 

@@ -75,7 +75,7 @@ def feeds(inputs: Mapping[str, np.ndarray], signature: Signature) -> Dict[str, n
 
 
 def fit(value: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """`value` as `spec` wants it: same shape, integers and floats narrowed only where nothing is lost.
+    """`value` as `spec` wants it: same shape, integers narrowed only where nothing is lost, floats only where finite.
 
     Raises BadInput when the shape differs or a value does not survive the narrower type.
     """
@@ -88,7 +88,9 @@ def fit(value: np.ndarray, spec: TensorSpec) -> np.ndarray:
         return np.ascontiguousarray(value)
     if value.dtype.kind != dtype.kind and {value.dtype.kind, dtype.kind} != {"i", "u"}:
         raise BadInput(f"input is {value.dtype}, the artifact takes {dtype}", where=spec.name)
-    narrow = value.astype(dtype)
-    if dtype.kind in "iu" and not np.array_equal(narrow, value):
+    with np.errstate(over="ignore"):
+        narrow = value.astype(dtype)
+    lost = narrow != value if dtype.kind in "iu" else np.isfinite(narrow) != np.isfinite(value)
+    if np.any(lost):
         raise BadInput(f"a value does not fit {dtype}", where=spec.name)
     return np.ascontiguousarray(narrow)

@@ -8,6 +8,7 @@ from typing import Dict, Optional, Tuple, Union
 SCHEMA_VERSION = 1
 
 FORMATS = ("onnx", "tflite", "coreml")
+PRECISIONS = ("float32", "float16")
 EXECUTION_KINDS = ("physical", "emulated", "browser", "off-device")
 
 Dimension = Union[int, str]
@@ -44,10 +45,10 @@ class ExecutedBy:
 class Parity:
     """How far an artifact's outputs lie from PyTorch's, over `samples` inputs.
 
-    `max_rel_error` is the largest absolute error of an output over that output's largest absolute value;
-    `snr_db` is None when there is no error at all; `sensitivity` is how much the reference output changes between
-    the samples, so that a model which ignores its input cannot pass; `verdict` is "pass" or "fail", `reason` says why
-    it failed.
+    `max_rel_error` is the largest absolute error of an output over that output's largest absolute value, over 1 where
+    that is all zero; `snr_db` is None when there is no error at all, or no signal; `sensitivity` is how much the
+    reference output changes between the samples, so that a model which ignores its input cannot pass; `verdict` is
+    "pass" or "fail", `reason` says why it failed.
     """
 
     max_abs_error: float

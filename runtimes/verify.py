@@ -30,16 +30,18 @@ class Check:
 def verify(bundle: Path, manifest: Manifest) -> Tuple[Check, ...]:
     """Check every file of `manifest`; an artifact is run only when it and the golden values are intact."""
     checks = []
-    golden_fault = ""
     for entry in manifest.files:
         fault = damage(bundle, entry)
-        if entry.path == GOLDEN:
-            golden_fault = fault
         checks.append(Check(entry.path, False, not fault, None, fault))
+    golden = [check for check in checks if check.path == GOLDEN]
+    if not golden:
+        golden = [Check(GOLDEN, False, False, None, f"{GOLDEN}: not in the manifest")]
+        checks += golden
+    can_run = all(check.intact for check in golden)
     for artifact in manifest.artifacts:
         fault, parity = damage(bundle, artifact), None
         intact, not_run = not fault, ""
-        if intact and not golden_fault:
+        if intact and can_run:
             try:
                 atol = manifest.settings.get("atol")
                 parity = prove(

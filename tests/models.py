@@ -111,6 +111,6 @@ class Nested(nn.Module):
 
 
 def nested():
-    """Inputs pair_0, pair_1, options_shift and unused; outputs y, pair_0, pair_1 and again."""
+    """Inputs pair_0, pair_1, options_shift and unused; outputs y, pair_0_out, pair_1_out and again."""
     pair = (torch.randn(2, 4), torch.randn(2, 4))
     return Nested(), {"pair": pair, "options": {"shift": torch.randn(2, 4)}, "unused": torch.randn(3)}

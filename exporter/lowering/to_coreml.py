@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch._decomp import core_aten_decompositions  # noqa: F401  (registers the
 from torch.fx import Node
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.lowering.decompositions import ACTIVATIONS, ALPHA
 from exporter.trace import Program
 from runtimes.errors import UnsupportedOperation
 
@@ -20,16 +20,22 @@ FLOAT16_LOWEST = -1e4
 
 aten = torch.ops.aten
 RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+MISREAD = (aten.rms_norm.default, aten.cosine_similarity.default, aten.__and__.Tensor, aten.__or__.Tensor)
+"""Operations that coremltools has, but cannot read with their default arguments or by these names."""
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
-ALIASES = (aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default)
+ALIASES = (aten.clone.default, aten.detach.default, aten.contiguous.default)
 """Operations that coremltools takes for their own input."""
 
 
 def prepare(program: Program, settings: LoweringSettings) -> Program:
     """Decompose composite operations, and those that coremltools takes from no exported program, or takes wrongly."""
-    table = {op: torch._decomp.decomposition_table[op] for op in RECURRENT if op in torch._decomp.decomposition_table}
-    exported = program.exported.run_decompositions({**table, aten.gelu.default: _tanh_gelu})
-    _spell_out_strides(exported)
+    known = {**torch._decomp.decomposition_table, **torch.export.default_decompositions()}
+    table = {op: known[op] for op in (*RECURRENT, *MISREAD)}
+    exported = program.exported.run_decompositions({**table, **ALPHA, **ACTIVATIONS})
+    _adapt(exported)
+    while lacking := {n.target for n in _unknown(exported)} & set(known):
+        exported = exported.run_decompositions({op: known[op] for op in lacking})
+        _adapt(exported)
     _separate_outputs(exported)
     exported.graph_module.recompile()
     if settings.coreml_precision == "float16":
@@ -37,18 +43,20 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
     return Program(exported, program.signature)
 
 
-def _tanh_gelu(x: torch.Tensor, approximate: str = "none") -> torch.Tensor:
-    """The approximation by tanh, which coremltools overlooks, in the shape that it fuses to one operation again."""
-    if approximate != "tanh":
-        return NotImplemented  # stays one operation
-    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+def _unknown(exported: torch.export.ExportedProgram) -> list[Node]:
+    """The calls that coremltools' front end has no translation for."""
+    from coremltools.converters.mil.frontend.torch import is_torch_fx_node_supported
+
+    return [n for n in exported.graph.nodes if n.op == "call_function" and not is_torch_fx_node_supported(n)]
 
 
-def _spell_out_strides(exported: torch.export.ExportedProgram) -> None:
-    """Give every max pooling the stride that it has by default, its window: coremltools wants to read one."""
+def _adapt(exported: torch.export.ExportedProgram) -> None:
+    """Say it so that coremltools understands: a max pooling with its default stride, an alias as a clone."""
     for node in exported.graph.nodes:
         if node.target in MAX_POOLS and len(node.args) == 2:
             node.args = (*node.args, node.args[1])
+        elif node.target is aten.alias.default:
+            node.target = aten.clone.default
 
 
 def _separate_outputs(exported: torch.export.ExportedProgram) -> None:
@@ -65,7 +73,7 @@ def _separate_outputs(exported: torch.export.ExportedProgram) -> None:
 
 
 def _clamp_masks(exported: torch.export.ExportedProgram) -> None:
-    """Bring scalars beyond float16's range, as attention masks use them, to what stays finite when added or multiplied."""
+    """Bring scalars beyond float16's range, as attention masks use them, to what stays finite in sums and products."""
     limit = torch.finfo(torch.float16).max
     for node in exported.graph.nodes:
         if node.op == "call_function":
@@ -78,11 +86,7 @@ def _clamp_masks(exported: torch.export.ExportedProgram) -> None:
 
 def unsupported(program: Program) -> tuple[Unsupported, ...]:
     """The operations of a prepared program that coremltools' front end lacks, and inputs of types Core ML lacks."""
-    from coremltools.converters.mil.frontend.torch import is_torch_fx_node_supported
-
-    nodes: list[Node] = [
-        n for n in program.exported.graph.nodes if n.op == "call_function" and not is_torch_fx_node_supported(n)
-    ]
+    nodes = _unknown(program.exported)
     return refusals("coreml", nodes, "rewrite that line with operations Core ML has, or leave out --target coreml")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.lowering.decompositions import ALPHA
 from exporter.trace import Program
 from runtimes.errors import UnsupportedOperation
 
@@ -26,8 +27,20 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
     from litert_torch._convert import core
 
     exported = fx_infra.graph_utils.reset_from_node_meta(program.exported)
-    exported = fx_infra.safe_run_decompositions(exported, fx_infra.decomp.pre_convert_decomp(), can_skip=False)
+    exported = fx_infra.safe_run_decompositions(
+        exported, {**fx_infra.decomp.pre_convert_decomp(), **ALPHA}, can_skip=False
+    )
+    _drop_assertions(exported)
     return Program(core._run_convert_passes(exported), program.signature)
+
+
+def _drop_assertions(exported: torch.export.ExportedProgram) -> None:
+    """Remove PyTorch's own checks of values (one_hot has some), which compute nothing."""
+    for node in list(exported.graph.nodes):
+        if node.target is torch.ops.aten._assert_async.msg:
+            exported.graph.erase_node(node)
+    exported.graph.eliminate_dead_code()
+    exported.graph_module.recompile()
 
 
 def unsupported(program: Program) -> tuple[Unsupported, ...]:
@@ -61,6 +74,15 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
         )
         content = converted.to_bytes()
     except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
+        specs = (*program.signature.inputs, *program.signature.outputs)
+        axes = dict.fromkeys(axis for spec in specs for axis in spec.shape if isinstance(axis, str))
+        if axes:
+            raise UnsupportedOperation(
+                f"litert-torch cannot convert the model with the dynamic axis {', '.join(axes)} "
+                f"({' '.join(str(error).split())[:160]})",
+                where="tflite",
+                remedy="leave out --dynamic, or leave out --target tflite",
+            ) from error
         raise UnsupportedOperation(
             f"litert-torch cannot convert the model: {str(error)[:300]}",
             where="tflite",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import logging
 import math
 import shutil
 import sys
 import types as python_types
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ ct = pytest.importorskip("coremltools")
 
 from coremltools.converters.mil.mil import Builder as mb  # noqa: E402
 from coremltools.converters.mil.mil import types  # noqa: E402
+from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry  # noqa: E402
 from hypothesis import assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
@@ -148,7 +151,7 @@ ELEMENTWISE = {
     "unary": Group(
         (normal(2, 3, 4),),
         unary(
-            "abs", "atan", "ceil", "cos", "cosh", "erf", "exp", "exp2", "floor", "identity", "relu", "relu6", "round",
+            "abs", "atan", "ceil", "cos", "cosh", "erf", "exp", "exp2", "floor", "identity", "relu", "round",
             "sigmoid", "sign", "silu", "sin", "sinh", "softplus", "softsign", "square", "tan", "tanh",
         ),
     ),
@@ -167,6 +170,7 @@ ELEMENTWISE = {
     "activations": Group(
         (normal(2, 3, 4, 5) * 3,),
         (
+            *unary("relu6"),
             Row("clamped_relu", lambda x: mb.clamped_relu(x=x, alpha=0.3, beta=1.0),
                 lambda x: torch.clamp(F.leaky_relu(x, 0.3), max=1.0)),
             Row("elu", lambda x: mb.elu(x=x, alpha=0.7), lambda x: F.elu(x, 0.7)),
@@ -221,6 +225,8 @@ ELEMENTWISE = {
         (
             Row("cast", lambda x: mb.cast(x=x, dtype="int32"), lambda x: x.to(torch.int32)),
             Row("cast", lambda x: mb.cast(x=x, dtype="bool"), lambda x: x.bool()),
+            Row("thresholded_relu", lambda x: mb.thresholded_relu(x=x, alpha=np.float32(0.3)),
+                lambda x: torch.tensor([0, 0, 0, 0.3, 1.9, 70.1])),
             Row("cast", lambda x: mb.cast(x=mb.cast(x=x, dtype="fp16"), dtype="fp32"), lambda x: x.half().float()),
         ),
     ),
@@ -272,6 +278,7 @@ REDUCTIONS = {
             *reduction("reduce_sum_square", lambda x, axes, keep: x.square().sum(axes, keep)),
             *reduction("reduce_log_sum_exp", lambda x, axes, keep: x.logsumexp(axes, keep)),
             Row("reduce_log_sum", lambda x: mb.reduce_log_sum(x=mb.exp(x=x), axes=[1]), lambda x: x.logsumexp(1)),
+            Row("l2_norm", lambda x: mb.l2_norm(x=x), lambda x: x / torch.sqrt(x.square().sum() + 1e-6)),
             Row("reduce_argmax", lambda x: mb.reduce_argmax(x=x, axis=1), lambda x: x.argmax(1)),
             Row("reduce_argmax", lambda x: mb.reduce_argmax(x=x, keep_dims=True), lambda x: x.argmax(-1, True)),
             Row("reduce_argmin", lambda x: mb.reduce_argmin(x=x, axis=-2, keep_dims=True), lambda x: x.argmin(1, True)),
@@ -321,6 +328,7 @@ PRODUCTS = {
             Row("matmul", lambda x, y, z: mb.matmul(x=x, y=y, transpose_y=True), lambda x, y, z: x @ y.T),
             Row("matmul", lambda x, y, z: mb.matmul(x=x, y=z), lambda x, y, z: x @ z),
             Row("matmul", lambda x, y, z: mb.matmul(x=x, y=y, transpose_x=True), lambda x, y, z: x.mT @ y),
+            Row("matmul", lambda x, y, z: mb.matmul(x=x, y=x, transpose_y=True), lambda x, y, z: x @ x.mT),
             Row("linear", lambda x, y, z: mb.linear(x=x, weight=WEIGHT, bias=BIAS),
                 lambda x, y, z: F.linear(x, torch.from_numpy(WEIGHT), torch.from_numpy(BIAS))),
             Row("linear", lambda x, y, z: mb.linear(x=y, weight=WEIGHT),
@@ -334,6 +342,13 @@ PRODUCTS = {
                 lambda x, y, z: torch.einsum("nchw,nwhu->nchu", x, y)),
             Row("einsum", lambda x, y, z: mb.einsum(values=(x, z), equation="abcd,adce->abce"),
                 lambda x, y, z: torch.einsum("nchw,nwhu->nchu", x, z)),
+        ),
+    ),
+    "einsum of three axes": Group(
+        (normal(3, 4, 5), normal(5, 4, 6, seed=1)),
+        (
+            Row("einsum", lambda x, y: mb.einsum(values=(x, y), equation="chw,whr->chr"),
+                lambda x, y: torch.einsum("chw,whr->chr", x, y)),
         ),
     ),
     "attention": Group(
@@ -387,6 +402,10 @@ CONVOLUTIONS = {
                 conv2d(W2, (0, 3, 1, 2), stride=(2, 1), dilation=(1, 2))),
             # 7 rows: 4 outputs cover 9, one more on each side; 8 columns: 4 outputs cover 9, one more, at the end
             Row("conv", mil_conv(SQUARE, pad_type="same", strides=[2, 2]), conv2d(SQUARE, (0, 1, 1, 1), stride=2)),
+            # a kernel of one over every second place needs no padding
+            Row("conv", mil_conv(SQUARE[:, :, :1, :1], pad_type="same", strides=[2, 2]),
+                conv2d(SQUARE[:, :, :1, :1], stride=2)),
+            Row("conv", mil_conv(SQUARE[:, :, :2, :2]), conv2d(SQUARE[:, :, :2, :2])),
             Row("conv", mil_conv(normal(6, 2, 3, 2, seed=3), groups=2, bias=BIAS),
                 conv2d(normal(6, 2, 3, 2, seed=3), groups=2, bias=BIAS)),
             Row("conv", mil_conv(DEPTHWISE, groups=4, pad_type="custom", pad=[1, 1, 1, 1], strides=[2, 2]),
@@ -408,6 +427,9 @@ CONVOLUTIONS = {
             # full rows: 6 * 2 + 3 = 15 for 14; columns: 7 * 2 + 2 = 16 for 16
             Row("conv_transpose", mil_conv_transpose(TRANSPOSED, pad_type="same", strides=[2, 2]),
                 lambda x, y, z: conv_transpose2d(TRANSPOSED, stride=2)(x)[:, :, :14, :16]),
+            # full rows: 6 + 3 = 9 for 7, one off each side; columns: 7 + 2 = 9 for 8, one off the end
+            Row("conv_transpose", mil_conv_transpose(TRANSPOSED, pad_type="same"),
+                lambda x, y, z: conv_transpose2d(TRANSPOSED)(x)[:, :, 1:8, :8]),
             Row("conv_transpose", lambda x, y, z: mb.conv_transpose(x=y, weight=TRANSPOSED1, strides=[2]),
                 lambda x, y, z: F.conv_transpose1d(y, torch.from_numpy(TRANSPOSED1), stride=2)),
         ),
@@ -437,6 +459,11 @@ CONVOLUTIONS = {
                 lambda x, y, z: F.max_pool2d(F.pad(x, (0, 1, 1, 1), value=-math.inf), 3, 2)),
             Row("max_pool", lambda x, y, z: mb.max_pool(x=y, kernel_sizes=[3], strides=[2], pad_type="valid"),
                 lambda x, y, z: F.max_pool1d(y, 3, 2)),
+            # the sixth window would start behind the nine values
+            Row("max_pool",
+                lambda x, y, z: mb.max_pool(x=y, kernel_sizes=[2], strides=[2], pad_type="custom", pad=[1, 1],
+                                            ceil_mode=True),
+                lambda x, y, z: F.max_pool1d(y, 2, 2, 1, ceil_mode=True)),
             Row("max_pool", lambda x, y, z: mb.max_pool(x=z, kernel_sizes=[2, 2, 3], pad_type="valid"),
                 lambda x, y, z: F.max_pool3d(z, (2, 2, 3), 1)),
             Row("avg_pool",
@@ -505,6 +532,10 @@ RESIZING = {
                 lambda x: mb.resize_bilinear(x=x, target_size_height=1, target_size_width=1,
                                              sampling_mode="ALIGN_CORNERS"),
                 lambda x: x.mean((2, 3), keepdim=True)),
+            Row("resize_bilinear",
+                lambda x: mb.resize_bilinear(x=x, target_size_height=1, target_size_width=2,
+                                             sampling_mode="STRICT_ALIGN_CORNERS"),
+                lambda x: x[:, :, :1]),
         ),
     ),
     "upsample": Group(
@@ -525,7 +556,10 @@ RESIZING = {
             Row("resize_nearest_neighbor",
                 lambda x: mb.resize_nearest_neighbor(x=x, target_size_height=5, target_size_width=3),
                 lambda x: F.interpolate(x, (5, 3), mode="nearest")),
-            Row("crop", lambda x: mb.crop(x=x, crop_height=[1, 0], crop_width=[1, 2]), lambda x: x[:, :, 1:, 1:2]),
+            # steps of 2 / 5 and 3 / 6
+            Row("resize_bilinear", to_5_and_6("OFFSET_CORNERS"),
+                lambda x: along(along(x, [0.2, 0.6, 1, 1.4, 1.8], 2), [0.25, 0.75, 1.25, 1.75, 2.25, 2.75], 3)),
+            Row("crop", lambda x: mb.crop(x=x, crop_height=[1, 1], crop_width=[0, 2]), lambda x: x[:, :, 1:2, :2]),
         ),
     ),
     "upsample of iOS16": Group(
@@ -544,9 +578,12 @@ RESIZING = {
             Row("resize", lambda x: mb.resize(x=x, shape=[9, 6, 8], resized_dims=np.uint32(2),
                                               sampling_mode="UNALIGN_CORNERS"),
                 lambda x: bilinear(x, (6, 8), False)),
-            Row("resize", lambda x: mb.resize(x=x, shape=[5, 0], resized_dims=np.uint32(2),
+            Row("resize", lambda x: mb.resize(x=x, shape=[8], resized_dims=np.uint32(1),
+                                              sampling_mode="UNALIGN_CORNERS"),
+                lambda x: bilinear(x, (3, 8), False)),
+            Row("resize", lambda x: mb.resize(x=mb.squeeze(x=x, axes=[0]), shape=[5, 0], resized_dims=np.uint32(2),
                                               interpolation_mode="NEAREST_NEIGHBOR"),
-                lambda x: F.interpolate(x, (5, 4), mode="nearest")),
+                lambda x: F.interpolate(x, (5, 4), mode="nearest")[0]),
             Row("resize", lambda x: mb.resize(x=x, shape=[5, 7], resized_dims=np.uint32(2),
                                               interpolation_mode="NEAREST_NEIGHBOR", sampling_mode="UNALIGN_CORNERS"),
                 lambda x: F.interpolate(x, (5, 7), mode="nearest-exact")),
@@ -579,8 +616,8 @@ RESIZING = {
 
 
 def blocks_first(x: torch.Tensor) -> torch.Tensor:
-    """TensorFlow's space_to_depth with blocks of 2, written as four slices."""
-    return torch.cat([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
+    """TensorFlow's space_to_depth with blocks of 3, written as nine slices."""
+    return torch.cat([x[:, :, i::3, j::3] for i in range(3) for j in range(3)], 1)
 
 
 LAYOUT = {
@@ -603,6 +640,10 @@ LAYOUT = {
                                                end_mask=[True, False, False], squeeze_mask=[False, True, False]),
                 lambda x, y: x[:, 1, :2]),
             Row("slice_by_index",
+                lambda x, y: mb.slice_by_index(x=x, begin=[1, 1, 1], end=[0, 0, 4], begin_mask=[True, False, False],
+                                               squeeze_mask=[True, True, False]),
+                lambda x, y: x[0, 1, 1:]),
+            Row("slice_by_index",
                 lambda x, y: mb.slice_by_index(x=x, begin=[0, 0, 0], end=[0, 0, 0], stride=[-1, 1, 1],
                                                begin_mask=[True] * 3, end_mask=[True] * 3),
                 lambda x, y: x.flip(0)),
@@ -614,7 +655,7 @@ LAYOUT = {
                 lambda x, y: torch.stack([x, y], 2).reshape(2, 6, 4)),
             Row("stack", lambda x, y: mb.stack(values=[x, y], axis=-1), lambda x, y: torch.stack([x, y], -1)),
             Row("split", lambda x, y: mb.split(x=x, num_splits=2, axis=-1)[1], lambda x, y: x[..., 2:]),
-            Row("split", lambda x, y: mb.split(x=x, split_sizes=[1, 2], axis=1)[1], lambda x, y: x[:, 1:]),
+            Row("split", lambda x, y: mb.split(x=x, split_sizes=[1, 2, 1], axis=2)[1], lambda x, y: x[:, :, 1:3]),
             Row("tile", lambda x, y: mb.tile(x=x, reps=[1, 2, 3]), lambda x, y: x.repeat(1, 2, 3)),
             Row("pad", lambda x, y: mb.pad(x=x, pad=[1, 0, 0, 2], constant_val=0.5),
                 lambda x, y: F.pad(x, (0, 2, 1, 0), value=0.5)),
@@ -626,6 +667,7 @@ LAYOUT = {
             Row("reverse", lambda x, y: mb.reverse(x=x), lambda x, y: x.flip(0, 1, 2)),
             Row("shape", lambda x, y: mb.shape(x=x), lambda x, y: torch.tensor([2, 3, 4])),
             Row("band_part", lambda x, y: mb.band_part(x=x, lower=-1, upper=0), lambda x, y: x.tril()),
+            Row("band_part", lambda x, y: mb.band_part(x=x, lower=0, upper=-1), lambda x, y: x.triu()),
             Row("band_part", lambda x, y: mb.band_part(x=x, lower=1, upper=-1), lambda x, y: x.triu(-1)),
             Row("cumsum", lambda x, y: mb.cumsum(x=x, axis=1), lambda x, y: x.cumsum(1)),
             Row("cumsum", lambda x, y: mb.cumsum(x=x, axis=-1, exclusive=True), lambda x, y: x.cumsum(2) - x),
@@ -634,11 +676,11 @@ LAYOUT = {
         ),
     ),
     "layout of iOS16": Group(
-        (normal(1, 3, 4, 6),),
+        (normal(1, 2, 3, 6),),
         (
             Row("fill_like", lambda x: mb.fill_like(ref_tensor=x, value=2), lambda x: torch.full_like(x, 2).int()),
-            Row("pixel_unshuffle", lambda x: mb.pixel_unshuffle(x=x, downscale_factor=np.uint32(2)),
-                lambda x: F.pixel_unshuffle(x, 2)),
+            Row("pixel_unshuffle", lambda x: mb.pixel_unshuffle(x=x, downscale_factor=np.uint32(3)),
+                lambda x: F.pixel_unshuffle(x, 3)),
         ),
         FROM_16,
     ),
@@ -657,12 +699,12 @@ LAYOUT = {
         (IOS18,),
     ),
     "blocks": Group(
-        (normal(2, 8, 2, 4),),
+        (normal(2, 18, 3, 6),),
         (
-            Row("pixel_shuffle", lambda x: mb.pixel_shuffle(x=x, upscale_factor=2), lambda x: F.pixel_shuffle(x, 2)),
-            Row("space_to_depth", lambda x: mb.space_to_depth(x=x, block_size=2), blocks_first),
+            Row("pixel_shuffle", lambda x: mb.pixel_shuffle(x=x, upscale_factor=3), lambda x: F.pixel_shuffle(x, 3)),
+            Row("space_to_depth", lambda x: mb.space_to_depth(x=x, block_size=3), blocks_first),
             Row("depth_to_space",
-                lambda x: mb.depth_to_space(x=mb.space_to_depth(x=x, block_size=2), block_size=2), lambda x: x),
+                lambda x: mb.depth_to_space(x=mb.space_to_depth(x=x, block_size=3), block_size=3), lambda x: x),
         ),
     ),
 }  # fmt: skip
@@ -737,6 +779,10 @@ INDEXING = {
                                         axis=1, mode="add"),
                 lambda x, i: x.index_add(1, torch.tensor([2, 2]), torch.ones(2, 2))),
             Row("scatter_nd",
+                lambda x, i: mb.scatter_nd(data=x, indices=np.array([[[0, 2], [1, 1]]], np.int32),
+                                           updates=np.array([[5, 6]], np.float32), mode="add"),
+                lambda x, i: x.index_put((torch.tensor([0, 1]), torch.tensor([2, 1])), torch.tensor([5.0, 6.0]), True)),
+            Row("scatter_nd",
                 lambda x, i: mb.scatter_nd(data=x, indices=np.array([[0, 2], [1, 1]], np.int32),
                                            updates=np.array([5, 6], np.float32), mode="update"),
                 lambda x, i: x.index_put((torch.tensor([0, 1]), torch.tensor([2, 1])), torch.tensor([5.0, 6.0]))),
@@ -810,6 +856,9 @@ WEIGHTS = {
                  [[-258, 8, 252], [-2, -8, 16]], "constexpr_affine_dequantize"),
             plus(lambda: mb.constexpr_lut_to_dense(indices=PACKED, lut=PALETTE, shape=np.array([5], np.uint32)),
                  [2.0, -1.5, 0.0, 0.5, 0.0], "constexpr_lut_to_dense"),
+            plus(lambda: mb.constexpr_lut_to_dense(indices=np.array([0b01101], np.uint8), lut=PALETTE[1:3],
+                                                   shape=np.array([5], np.uint32)),
+                 [0.5, 0.0, 0.5, 0.5, 0.0], "constexpr_lut_to_dense"),
             plus(lambda: mb.constexpr_sparse_to_dense(nonzero_data=np.array([7, 8, 9], np.float32),
                                                       mask=np.array([0b10101], np.uint8),
                                                       shape=np.array([2, 3], np.uint32)),
@@ -932,6 +981,48 @@ def test_operation_equals_its_reference(name: str, target: Any, place: int) -> N
 def test_every_operation_has_a_row() -> None:
     rows = {row.op for group in GROUPS.values() for row in group.rows}
     assert sorted(set(OPERATIONS) - rows) == []
+
+
+class Shaped:
+    """What MIL asks of an input when it makes up defaults."""
+
+    rank, dtype, shape, val = 4, types.fp32, (2, 3, 4, 5), None
+
+
+def defaults_of_mil(op: str) -> dict[str, set[Any]]:
+    """What an omitted input of `op` means, over the opsets."""
+    found: dict[str, set[Any]] = {}
+    for definition in SSAOpRegistry.core_ops[op].values():
+        operation = object.__new__(definition)
+        for name in definition.input_spec.input_types:
+            setattr(operation, name, Shaped)
+        defaults = definition.default_inputs(operation).items() if "default_inputs" in dir(definition) else ()
+        for name, value in defaults:
+            scalar = np.float32(value) if isinstance(value, float) else value
+            found.setdefault(name, set()).add(scalar if np.ndim(scalar) == 0 else tuple(np.ravel(scalar).tolist()))
+    return found
+
+
+@pytest.mark.parametrize("op", sorted(OPERATIONS))
+def test_omitted_inputs_mean_what_mil_means(op: str) -> None:
+    """coremltools writes every default into the program; another tool may leave them out."""
+    ours = {
+        name: parameter.default
+        for name, parameter in inspect.signature(OPERATIONS[op]).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    for name, values in defaults_of_mil(op).items():
+        if name not in ours or (ours[name] is None and name in ("strides", "dilations", "pad", "bias", "axes")):
+            continue  # required here, or one number a dimension, made where the rank is known
+        own = np.float32(ours[name]) if isinstance(ours[name], float) else ours[name]
+        assert values == {own}, (name, values)
+
+
+def test_strides_and_dilations_are_one_and_bias_zero_where_omitted() -> None:
+    x, weight, transposed = (torch.from_numpy(normal(*s)) for s in ((1, 2, 5, 6), (3, 2, 2, 3), (2, 3, 2, 3)))
+    assert_close(OPERATIONS["conv"](x.numpy(), weight.numpy()), F.conv2d(x, weight))
+    assert_close(OPERATIONS["conv_transpose"](x.numpy(), transposed.numpy()), F.conv_transpose2d(x, transposed))
+    assert_close(OPERATIONS["max_pool"](x.numpy(), (2, 3), "valid"), F.max_pool2d(x, (2, 3), 1))
 
 
 # Whole models, from torch.export to the session
@@ -1073,6 +1164,16 @@ def test_overflow_of_half_precision_shows_and_no_warning_leaks(tmp_path: Path) -
         outputs = list(session.run({"x": x}).values())
     assert np.isposinf(outputs[0]).all()
     assert outputs[1] == 250
+
+
+def test_sums_of_half_precision_are_accumulated_in_single(tmp_path: Path) -> None:
+    def build(x):
+        half = mb.cast(x=x, dtype="fp16")
+        return mb.cast(x=mb.conv(x=half, weight=np.ones((1, 1, 4096), np.float16)), dtype="fp32")
+
+    x = np.ones((1, 1, 4096), np.float32)  # in half 2048 + 1 is 2048
+    session = open_session(program_of(build, x, path=tmp_path / "m.mlpackage"))
+    assert next(iter(session.run({"x": x}).values())).tolist() == [[[4096.0]]]
 
 
 def test_every_operation_rounds_to_half(tmp_path: Path) -> None:
@@ -1305,12 +1406,13 @@ def test_an_index_out_of_range_is_named(tmp_path: Path) -> None:
     assert str(caught.value).endswith("; check the inputs")
 
 
-def test_a_result_of_another_shape_than_declared_is_refused(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("wrong", "shape"), [(lambda x: x, "[3, 4]"), (np.sum, "[]")])
+def test_a_result_of_another_shape_than_declared_is_refused(wrong, shape: str, tmp_path: Path, monkeypatch) -> None:
     session = open_session(model_path(tmp_path))
-    monkeypatch.setitem(OPERATIONS, "linear", lambda x, weight, bias: x)
+    monkeypatch.setitem(OPERATIONS, "linear", lambda x, weight, bias: wrong(x))
     with pytest.raises(ParityFailed) as caught:
         session.run({"x": np.ones((3, 4), np.float32)})
-    expected = "y: linear gives shape [3, 4], the program declares [3, 5]; report this model: its conversion or "
+    expected = f"y: linear gives shape {shape}, the program declares [3, 5]; report this model: its conversion or "
     assert str(caught.value) == expected + "the evaluator is wrong"
 
 
@@ -1342,15 +1444,16 @@ def test_flexible_shapes_are_named_axes_within_their_range(tmp_path: Path) -> No
             return F.relu(x), x.sum()
 
     arguments = (torch.ones(3, 4),)
-    limits = {"dynamic_shapes": ({0: torch.export.Dim("rows", min=1, max=16)},)}
+    limits = {"dynamic_shapes": ({0: torch.export.Dim("rows", min=2, max=16)},)}
     session = open_session(export(Both(), arguments, tmp_path / "m.mlpackage", **limits))
     assert session.signature.inputs[0].shape == ("x_axis0", 4)
     assert [spec.shape for spec in session.signature.outputs] == [("relu_axis0", 4), ()]
     assert session.run({"x": normal(7, 4)})["relu"].shape == (7, 4)
-    with pytest.raises(BadInput) as caught:
-        session.run({"x": normal(17, 4)})
-    expected = "x: input has shape [17, 4], outside the shapes the artifact takes; keep each axis within "
-    assert str(caught.value) == expected + "[(1, 16), (4, 4)] (-1: no limit)"
+    for rows in (1, 17):
+        with pytest.raises(BadInput) as caught:
+            session.run({"x": normal(rows, 4)})
+        expected = f"x: input has shape [{rows}, 4], outside the shapes the artifact takes; keep each axis within "
+        assert str(caught.value) == expected + "[(2, 16), (4, 4)] (-1: no limit)"
 
 
 def test_enumerated_shapes_are_named_axes_from_a_list(tmp_path: Path) -> None:
@@ -1378,6 +1481,34 @@ def test_nothing_is_kept_longer_than_needed(tmp_path: Path) -> None:
         alive |= {spec.name for spec in step.outputs}
         alive -= set(step.finished)
     assert alive - outputs == set()
+
+
+def test_outputs_are_the_callers_own(tmp_path: Path) -> None:
+    session = open_session(model_path(tmp_path, lambda x: (mb.identity(x=x, name="same"), mb.relu(x=x, name="y"))))
+    x = normal(3, 4)
+    session.run({"x": x})["same"][:] = 7
+    assert np.array_equal(x, normal(3, 4))
+
+
+def test_finished_values_are_let_go(tmp_path: Path, monkeypatch) -> None:
+    def build(x):
+        for _ in range(4):
+            x = mb.relu(x=x)
+        return x
+
+    results: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def relu(x):
+        alive.append(sum(result() is not None for result in results))
+        result = np.maximum(x, 0)
+        results.append(weakref.ref(result))
+        return result
+
+    session = open_session(model_path(tmp_path, build))
+    monkeypatch.setitem(OPERATIONS, "relu", relu)
+    session.run({"x": normal(3, 4)})
+    assert alive == [0, 1, 1, 1]  # its own argument and nothing older
 
 
 def test_off_device_neither_torch_nor_coremltools_is_imported(tmp_path: Path) -> None:
@@ -1466,6 +1597,9 @@ def test_bits_are_unpacked_lowest_first() -> None:
 def test_masked_softmax_has_no_spurious_nan() -> None:
     x = np.array([[-np.inf, 0, 0], [-np.inf, -np.inf, 3e38]], np.float32)
     assert OPERATIONS["softmax"](x).tolist() == [[0, 0.5, 0.5], [0, 0, 1]]
+    with np.errstate(divide="ignore"):  # log(0)
+        nothing = OPERATIONS["reduce_log_sum_exp"](np.full((1, 3), -np.inf, np.float32), [1])
+    assert nothing.tolist() == [-math.inf]
 
 
 def test_sigmoid_keeps_small_values() -> None:

@@ -1,0 +1,36 @@
+"""Decompositions where a converter overlooks an argument (`alpha`, a GELU's approximation) or PyTorch's own fails."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+aten = torch.ops.aten
+
+
+def _add(x: torch.Tensor, y: torch.Tensor, *, alpha: float = 1) -> torch.Tensor:
+    return NotImplemented if alpha == 1 else x + y * alpha  # NotImplemented: it stays one operation
+
+
+def _subtract(x: torch.Tensor, y: torch.Tensor, *, alpha: float = 1) -> torch.Tensor:
+    return NotImplemented if alpha == 1 else x - y * alpha
+
+
+def _subtract_from(x: torch.Tensor, y: torch.Tensor, *, alpha: float = 1) -> torch.Tensor:
+    return NotImplemented if alpha == 1 else y - x * alpha
+
+
+def _tanh_gelu(x: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
+    """Written as coremltools fuses it to one operation again."""
+    if approximate != "tanh":
+        return NotImplemented
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+
+
+def _log_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    return -torch.nn.functional.softplus(-x)
+
+
+ALPHA = {aten.add.Tensor: _add, aten.sub.Tensor: _subtract, aten.rsub.Tensor: _subtract_from}
+ACTIVATIONS = {aten.gelu.default: _tanh_gelu, aten.log_sigmoid.default: _log_sigmoid}
