@@ -142,6 +142,7 @@ def prepare(
             job,
             timeout_s=PREPARE_TIMEOUT_S,
             log_path=work / LOG,
+            scratch=work,
             on_event=tell,
             on_start=children.add,
         )
@@ -239,6 +240,7 @@ def _lower(
         },
         timeout_s=LOWER_TIMEOUT_S,
         log_path=work / f"{target}.log",
+        scratch=work,
         on_event=on_event,
         on_start=children.add,
     )
@@ -252,6 +254,7 @@ def _lower(
         precision=precision,
         atol=options.atol,
         log_path=work / f"{target}.log",
+        scratch=work,
         on_start=children.add,
     )
     ended = time.monotonic()

@@ -63,8 +63,9 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
     started = time.monotonic()
     flat = FlatModule(module, source.args, source.kwargs)
     dynamic = [DynamicAxis(*axis) for axis in job["dynamic"]]
-    example = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
-    inputs = golden_inputs(source, example, dynamic)
+    asked = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
+    example = with_free_axes(asked, dynamic)
+    inputs = golden_inputs(source, example, asked, dynamic)
     outputs = tuple(reference(flat, sample) for sample in inputs)
     program = trace(flat, example, dynamic)
     check_operations(program)
@@ -113,29 +114,34 @@ def check_operations(program: Program) -> None:
 
 
 def with_shapes(example: Tensors, shapes: Mapping[str, tuple[int, ...]], dynamic: list[DynamicAxis]) -> Tensors:
-    """The example with the user's shapes; a dynamic axis gets at least 2, since torch.export takes 1 for a constant.
+    """The example with the user's shapes.
 
     Raises BadInput for an input or an axis that the model does not have.
     """
     for name in (*shapes, *(axis.input for axis in dynamic)):
         if name not in example:
             raise BadInput(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(example)}")
-    wanted = {name: list(shapes.get(name, value.shape)) for name, value in example.items()}
     for axis in dynamic:
-        rank = len(wanted[axis.input])
+        rank = example[axis.input].ndim
         if not 0 <= axis.axis < rank:
             raise BadInput(
                 f"input {axis.input!r} has no axis {axis.axis}", where="--dynamic", remedy=f"it has {rank}, from 0"
             )
-        wanted[axis.input][axis.axis] = max(2, wanted[axis.input][axis.axis])
-    changed = {n for n, shape in wanted.items() if n in shapes or tuple(shape) != tuple(example[n].shape)}
-    return {n: reshaped(v, tuple(wanted[n]), n) if n in changed else v for n, v in example.items()}
+    return {n: reshaped(v, shapes[n], n) if n in shapes else v for n, v in example.items()}
 
 
-def golden_inputs(source: Source, example: Tensors, dynamic: list[DynamicAxis]) -> tuple[Tensors, ...]:
+def with_free_axes(example: Tensors, dynamic: list[DynamicAxis]) -> Tensors:
+    """The example with at least 2 along each dynamic axis, since torch.export takes 1 for a constant."""
+    shapes = {name: list(value.shape) for name, value in example.items()}
+    for axis in dynamic:
+        shapes[axis.input][axis.axis] = max(2, shapes[axis.input][axis.axis])
+    return {n: v if list(v.shape) == shapes[n] else reshaped(v, tuple(shapes[n]), n) for n, v in example.items()}
+
+
+def golden_inputs(source: Source, example: Tensors, asked: Tensors, dynamic: list[DynamicAxis]) -> tuple[Tensors, ...]:
     """At least three sets of inputs: the source's real ones, else the example and others like it.
 
-    With dynamic axes, one more set in which they have another length.
+    With dynamic axes, one more set in which they have another length: 1 where the user's own, `asked`, have it.
     """
 
     def sample_sets(like: Tensors, count: int) -> tuple[Tensors, ...]:
@@ -148,8 +154,8 @@ def golden_inputs(source: Source, example: Tensors, dynamic: list[DynamicAxis]) 
         return samples
     shapes = {name: list(value.shape) for name, value in example.items()}
     for axis in dynamic:
-        length = shapes[axis.input][axis.axis]
-        shapes[axis.input][axis.axis] = length // 2 if length >= 4 else length + 1
+        own, length = asked[axis.input].shape[axis.axis], shapes[axis.input][axis.axis]
+        shapes[axis.input][axis.axis] = 1 if own == 1 else length // 2 if length >= 4 else length + 1
     other = {name: reshaped(value, tuple(shapes[name]), name) for name, value in example.items()}
     return (*samples, *sample_sets(other, 1))
 

@@ -82,8 +82,6 @@ def describe(outcome: Outcome) -> str:
         return f"did not end within {outcome.limit_s:g} s and was killed"
     if isinstance(outcome, OutOfMemory):
         if not outcome.limit_bytes:
-            return "ran out of memory or was killed"
-        if not outcome.limit_bytes:
             return "was killed, as the system does when memory runs out"
         return f"needed more than the {outcome.limit_bytes / 2**20:.0f} MiB of memory it may have"
     if isinstance(outcome, Crashed):
@@ -98,6 +96,7 @@ def call(
     timeout_s: float,
     memory_limit_bytes: Optional[int] = None,
     log_path: Optional[Path] = None,
+    scratch: Optional[Path] = None,
     on_event: Optional[Callable[[Json], None]] = None,
     on_start: Optional[Callable[[subprocess.Popen], None]] = None,
 ) -> Outcome:
@@ -105,19 +104,21 @@ def call(
 
     The function takes the job and an `emit(event)` callable, and returns a JSON-ready dict. `on_event` sees each
     emitted event while the child runs; `on_start` gets the process, so that another thread can kill it.
-    Output of the child is appended to `log_path`.
+    Output of the child is appended to `log_path`; its temporary files lie in a folder of its own, in `scratch` where
+    given, which is removed with it: some libraries leave theirs behind.
     """
     with contextlib.ExitStack() as stack:
         log: IO[bytes] = stack.enter_context(
             tempfile.TemporaryFile() if log_path is None else open(log_path, "ab+")  # noqa: SIM115
         )
         log_start = log.seek(0, os.SEEK_END)
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="pocketship-", dir=scratch))
         process = subprocess.Popen(
             [sys.executable, *SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(),
+            env=_environment(temporary),
             start_new_session=True,
         )
         stack.callback(_end, process)
@@ -145,11 +146,12 @@ def call(
         return _outcome(final, code, log.read().decode(errors="replace"), memory_limit_bytes or 0)
 
 
-def _environment() -> Dict[str, str]:
-    """The environment of a child: our packages first on its path, and hashing that repeats."""
+def _environment(temporary: str) -> Dict[str, str]:
+    """The environment of a child: our packages first on its path, hashing that repeats, its own temporary files."""
     root = str(Path(__file__).resolve().parent.parent)
     path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": root if not path else root + os.pathsep + path, "PYTHONHASHSEED": "0"}
+    ours = {"PYTHONPATH": root if not path else root + os.pathsep + path, "PYTHONHASHSEED": "0", "TMPDIR": temporary}
+    return {**os.environ, **ours}
 
 
 def _messages(process: subprocess.Popen, timeout_s: float) -> Iterator[Optional[Json]]:

@@ -29,6 +29,7 @@ def prove(
     timeout_s: float = TIMEOUT_S,
     memory_limit_bytes: Optional[int] = None,
     log_path: Optional[Path] = None,
+    scratch: Optional[Path] = None,
     on_start: Optional[Callable[[Any], None]] = None,
 ) -> Tuple[Signature, Parity]:
     """Run `artifact` over the samples of `golden` in a child process; its signature as the runtime has it, and parity.
@@ -45,6 +46,7 @@ def prove(
         timeout_s=timeout_s,
         memory_limit_bytes=limit,
         log_path=log_path,
+        scratch=scratch,
         on_start=on_start,
     )
     if isinstance(outcome, child.Completed):

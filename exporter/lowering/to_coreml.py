@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch._decomp import core_aten_decompositions  # noqa: F401  (registers the decompositions of RNNs)
 from torch.fx import Node
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.decompositions import ACTIVATIONS, ALPHA
@@ -20,8 +21,15 @@ FLOAT16_LOWEST = -1e4
 
 aten = torch.ops.aten
 RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
-MISREAD = (aten.rms_norm.default, aten.cosine_similarity.default, aten.__and__.Tensor, aten.__or__.Tensor)
-"""Operations that coremltools has, but cannot read with their default arguments or by these names."""
+MISREAD = (aten.rms_norm.default, aten.cosine_similarity.default)
+"""Operations that coremltools has, but cannot read with their default arguments."""
+RENAMED = {
+    aten.alias.default: aten.clone.default,
+    aten.__and__.Tensor: aten.bitwise_and.Tensor,
+    aten.__or__.Tensor: aten.bitwise_or.Tensor,
+    aten.__xor__.Tensor: aten.bitwise_xor.Tensor,
+}
+"""Operations that coremltools knows by another name."""
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
 ALIASES = (aten.clone.default, aten.detach.default, aten.contiguous.default)
 """Operations that coremltools takes for their own input."""
@@ -51,12 +59,14 @@ def _unknown(exported: torch.export.ExportedProgram) -> list[Node]:
 
 
 def _adapt(exported: torch.export.ExportedProgram) -> None:
-    """Say it so that coremltools understands: a max pooling with its default stride, an alias as a clone."""
+    """Say it so that coremltools understands: names, a max pooling's default stride, a dynamic axis that may be 1."""
     for node in exported.graph.nodes:
+        node.target = RENAMED.get(node.target, node.target)
         if node.target in MAX_POOLS and len(node.args) == 2:
             node.args = (*node.args, node.args[1])
-        elif node.target is aten.alias.default:
-            node.target = aten.clone.default
+    for symbol, allowed in exported.range_constraints.items():
+        if allowed.lower == 2:  # torch.export's own least length, which says nothing about the model
+            exported.range_constraints[symbol] = ValueRanges(1, allowed.upper)
 
 
 def _separate_outputs(exported: torch.export.ExportedProgram) -> None:

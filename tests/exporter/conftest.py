@@ -53,14 +53,14 @@ def lower_here(tmp_path_factory):
 
     def lower(module, example, target, *, dynamic=(), metadata=None, **chosen) -> Lowered:
         from exporter.lowering import TARGETS, LoweringSettings
-        from exporter.prepare import with_shapes
+        from exporter.prepare import with_free_axes
         from exporter.sources import arguments
         from exporter.trace import DynamicAxis, FlatModule, load_program, save_program, trace
 
         folder = tmp_path_factory.mktemp(target)
         flat = FlatModule(module.eval(), *arguments(example))
         axes = [DynamicAxis(*axis) for axis in dynamic]
-        save_program(trace(flat, with_shapes(flat.example, {}, axes), axes), folder / "program.pt2")
+        save_program(trace(flat, with_free_axes(flat.example, axes), axes), folder / "program.pt2")
         settings = LoweringSettings(
             **{"opset": 20, "min_ios": 16, "coreml_precision": "float32", "metadata": metadata or {}, **chosen}
         )

@@ -1,4 +1,4 @@
-"""Each format's file: opsets and versions, what it says of itself, dynamic axes, half precision, the same bytes again."""
+"""Each format's file: versions, what it says of itself, dynamic axes, half precision, the same bytes again."""
 
 from __future__ import annotations
 

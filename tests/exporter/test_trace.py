@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.prepare import with_shapes
+from exporter.prepare import with_free_axes
 from exporter.trace import DynamicAxis, FlatModule, identifier, load_program, named_tensors, save_program, trace
 from runtimes.errors import BadInput
 from runtimes.types import TensorSpec
@@ -47,7 +47,7 @@ def traced(function, *args, dynamic=(), **kwargs):
     """The program of a function of tensors."""
     flat = FlatModule(Module(function), args, kwargs)
     axes = [DynamicAxis(*axis) for axis in dynamic]
-    return trace(flat, with_shapes(flat.example, {}, axes), axes)
+    return trace(flat, with_free_axes(flat.example, axes), axes)
 
 
 X = torch.arange(6.0).reshape(2, 3)
@@ -160,7 +160,7 @@ def test_axes_of_different_lengths_keep_names_of_their_own():
 def test_a_dynamic_axis_of_length_1_is_traced_with_2():
     one = X[:1]
     flat = FlatModule(Module(lambda a: a * 2), (one,), {})
-    example = with_shapes(flat.example, {}, [DynamicAxis("a", 0)])
+    example = with_free_axes(flat.example, [DynamicAxis("a", 0)])
     assert example["a"].shape == (2, 3)
     assert trace(flat, example, [DynamicAxis("a", 0)]).signature.inputs[0].shape == ("a_0", 3)
 

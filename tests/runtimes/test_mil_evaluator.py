@@ -1455,6 +1455,13 @@ def test_flexible_shapes_are_named_axes_within_their_range(tmp_path: Path) -> No
         expected = f"x: input has shape [{rows}, 4], outside the shapes the artifact takes; keep each axis within "
         assert str(caught.value) == expected + "[(2, 16), (4, 4)] (-1: no limit)"
 
+    def unlimited(specification):
+        ranges = specification.description.input[0].type.multiArrayType.shapeRange.sizeRanges
+        ranges[0].upperBound = -1
+
+    session = open_session(rewrite(tmp_path / "m.mlpackage", unlimited))
+    assert session.run({"x": normal(40, 4)})["relu"].shape == (40, 4)
+
 
 def test_enumerated_shapes_are_named_axes_from_a_list(tmp_path: Path) -> None:
     limits = {
