@@ -9,7 +9,9 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -43,12 +45,28 @@ def partial_folder(output: Path, force: bool) -> Iterator[Path]:
                     (partial / name).mkdir()
             yield partial
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            os.close(lock)
+            with _uninterrupted():
+                shutil.rmtree(partial, ignore_errors=True)
+                os.close(lock)
     finally:
-        for folder in created:
-            with contextlib.suppress(OSError):  # not empty: the bundle, or somebody else's file, is in it
-                folder.rmdir()
+        with _uninterrupted():
+            for folder in created:
+                with contextlib.suppress(OSError):  # not empty: the bundle, or somebody else's file, is in it
+                    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM for the moments of a clean-up; only the main thread is told of them at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -101,7 +119,8 @@ def _make_parents(folder: Path) -> list[Path]:
 def _lock(partial: Path, output: Path) -> int:
     """An exclusive lock on the (emptied) folder `partial`, held by the open descriptor that is returned."""
     while True:
-        partial.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # left behind, or another export's, or no folder: open tells
+            partial.mkdir()
         try:
             descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:

@@ -48,8 +48,9 @@ def main() -> NoReturn:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        app(standalone_mode=False)
-        code = 0
+        code = app(standalone_mode=False) or 0  # typer catches Ctrl-C itself and hands back 130
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
     except PocketshipError as error:
         if debug:
             _print_debug(error)
@@ -61,8 +62,6 @@ def main() -> NoReturn:
     except Terminated:
         print("pocketship: terminated; a bundle is written whole or not at all", file=sys.stderr)
         code = TERMINATED
-    except typer.Exit as exit_:
-        code = exit_.exit_code
     except USAGE_ERRORS as error:
         print(f"pocketship: {error.format_message().rstrip('.')}; see pocketship --help", file=sys.stderr)
         code = BadInput.exit_code
@@ -298,7 +297,7 @@ class _progress:
         self._progress.console.print(f"{stage.name:<8}{stage.seconds:6.1f} s  {stage.detail}", markup=False)
 
     def __exit__(self, *error: object) -> None:
-        if not self._quiet:
+        if not self._quiet and self._console.is_terminal:
             self._progress.stop()
 
 

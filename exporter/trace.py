@@ -244,8 +244,17 @@ def _signature(exported: torch.export.ExportedProgram, dynamic: Sequence[Dynamic
 
 
 def save_program(program: Program, path: Path) -> None:
-    """Keep a traced program for the children that lower it; its signature travels inside."""
-    torch.export.save(program.exported, path, extra_files={"signature.json": json.dumps(asdict(program.signature))})
+    """Keep a traced program for the children that lower it; its signature travels inside.
+
+    Raises BadInput for what torch.export traces but cannot save.
+    """
+    from torch._export.serde.serialize import SerializeError
+
+    extra_files = {"signature.json": json.dumps(asdict(program.signature))}
+    try:
+        torch.export.save(program.exported, path, extra_files=extra_files)
+    except SerializeError as error:
+        raise untraceable(error) from error
 
 
 def load_program(path: Path) -> Program:

@@ -82,7 +82,7 @@ def describe(outcome: Outcome) -> str:
         return f"did not end within {outcome.limit_s:g} s and was killed"
     if isinstance(outcome, OutOfMemory):
         if not outcome.limit_bytes:
-            return "was killed, as the system does when memory runs out"
+            return "ran out of memory or was killed"
         return f"needed more than the {outcome.limit_bytes / 2**20:.0f} MiB of memory it may have"
     if isinstance(outcome, Crashed):
         return outcome.reason

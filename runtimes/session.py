@@ -85,7 +85,7 @@ def fit(value: np.ndarray, spec: TensorSpec) -> np.ndarray:
         raise BadInput(f"input has shape {list(value.shape)}, the artifact takes {list(wanted)}", where=spec.name)
     dtype = np.dtype(spec.dtype)
     if value.dtype == dtype:
-        return np.ascontiguousarray(value)
+        return np.asarray(value, order="C")
     if value.dtype.kind != dtype.kind and {value.dtype.kind, dtype.kind} != {"i", "u"}:
         raise BadInput(f"input is {value.dtype}, the artifact takes {dtype}", where=spec.name)
     with np.errstate(over="ignore"):
@@ -93,4 +93,4 @@ def fit(value: np.ndarray, spec: TensorSpec) -> np.ndarray:
     lost = narrow != value if dtype.kind in "iu" else np.isfinite(narrow) != np.isfinite(value)
     if np.any(lost):
         raise BadInput(f"a value does not fit {dtype}", where=spec.name)
-    return np.ascontiguousarray(narrow)
+    return np.asarray(narrow, order="C")

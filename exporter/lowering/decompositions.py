@@ -1,4 +1,4 @@
-"""Decompositions where a converter overlooks an argument (`alpha`, a GELU's approximation) or PyTorch's own fails."""
+"""Decompositions where a converter overlooks an argument (`alpha`, a GELU's approximation), is inexact, or fails."""
 
 from __future__ import annotations
 
@@ -32,5 +32,20 @@ def _log_sigmoid(x: torch.Tensor) -> torch.Tensor:
     return -torch.nn.functional.softplus(-x)
 
 
+def _log_softmax(x: torch.Tensor, dim: int, half_to_float: bool = False) -> torch.Tensor:
+    """coremltools takes the logarithm of a softmax, which underflows."""
+    return x - torch.logsumexp(x, dim, keepdim=True)
+
+
+def _reciprocal(x: torch.Tensor) -> torch.Tensor:
+    """coremltools adds 1e-4 to the denominator of MIL's `inverse`; a division is exact."""
+    return torch.full((), 1.0, dtype=x.dtype) / x
+
+
 ALPHA = {aten.add.Tensor: _add, aten.sub.Tensor: _subtract, aten.rsub.Tensor: _subtract_from}
 ACTIVATIONS = {aten.gelu.default: _tanh_gelu, aten.log_sigmoid.default: _log_sigmoid}
+INEXACT = {
+    aten.log_softmax.int: _log_softmax,
+    aten._log_softmax.default: _log_softmax,
+    aten.reciprocal.default: _reciprocal,
+}

@@ -12,7 +12,7 @@ from torch.fx import Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
-from exporter.lowering.decompositions import ACTIVATIONS, ALPHA
+from exporter.lowering.decompositions import ACTIVATIONS, ALPHA, INEXACT
 from exporter.trace import Program
 from runtimes.errors import UnsupportedOperation
 
@@ -23,13 +23,15 @@ aten = torch.ops.aten
 RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 MISREAD = (aten.rms_norm.default, aten.cosine_similarity.default)
 """Operations that coremltools has, but cannot read with their default arguments."""
-RENAMED = {
-    aten.alias.default: aten.clone.default,
-    aten.__and__.Tensor: aten.bitwise_and.Tensor,
-    aten.__or__.Tensor: aten.bitwise_or.Tensor,
-    aten.__xor__.Tensor: aten.bitwise_xor.Tensor,
+LOGICAL = {
+    aten.__and__.Tensor: aten.logical_and.default,
+    aten.__or__.Tensor: aten.logical_or.default,
+    aten.__xor__.Tensor: aten.logical_xor.default,
+    aten.bitwise_and.Tensor: aten.logical_and.default,
+    aten.bitwise_or.Tensor: aten.logical_or.default,
+    aten.bitwise_xor.Tensor: aten.logical_xor.default,
 }
-"""Operations that coremltools knows by another name."""
+"""Operations on bits, and what they are on booleans, which is all that coremltools knows."""
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
 ALIASES = (aten.clone.default, aten.detach.default, aten.contiguous.default)
 """Operations that coremltools takes for their own input."""
@@ -39,7 +41,7 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
     """Decompose composite operations, and those that coremltools takes from no exported program, or takes wrongly."""
     known = {**torch._decomp.decomposition_table, **torch.export.default_decompositions()}
     table = {op: known[op] for op in (*RECURRENT, *MISREAD)}
-    exported = program.exported.run_decompositions({**table, **ALPHA, **ACTIVATIONS})
+    exported = program.exported.run_decompositions({**table, **ALPHA, **ACTIVATIONS, **INEXACT})
     _adapt(exported)
     while lacking := {n.target for n in _unknown(exported)} & set(known):
         exported = exported.run_decompositions({op: known[op] for op in lacking})
@@ -61,8 +63,11 @@ def _unknown(exported: torch.export.ExportedProgram) -> list[Node]:
 def _adapt(exported: torch.export.ExportedProgram) -> None:
     """Say it so that coremltools understands: names, a max pooling's default stride, a dynamic axis that may be 1."""
     for node in exported.graph.nodes:
-        node.target = RENAMED.get(node.target, node.target)
-        if node.target in MAX_POOLS and len(node.args) == 2:
+        if node.target is aten.alias.default:
+            node.target = aten.clone.default
+        elif node.target in LOGICAL and node.meta["val"].dtype == torch.bool:
+            node.target = LOGICAL[node.target]
+        elif node.target in MAX_POOLS and len(node.args) == 2:
             node.args = (*node.args, node.args[1])
     for symbol, allowed in exported.range_constraints.items():
         if allowed.lower == 2:  # torch.export's own least length, which says nothing about the model
@@ -131,6 +136,7 @@ def _settle(package: Path) -> None:
     """Make the package repeat byte for byte: identifiers from names instead of random, the protobuf's maps in order."""
     from coremltools.proto import Model_pb2
 
+    (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # coremltools' own, of no use in an app
     manifest_path = package / "Manifest.json"
     manifest = json.loads(manifest_path.read_text())
     renamed = {

@@ -158,13 +158,13 @@ def test_half_precision_of_a_whole_bundle(tmp_path, pocketship, manifest_of, mod
     assert kept_inside(tmp_path / "half" / "model.mlpackage")["precision"] == "float16"
 
 
-class Gelu(nn.Module):
+class Overlooked(nn.Module):
     """What coremltools overlooks or cannot read in an exported program, one output each."""
 
     def forward(self, x, mask):
         y = x + x.relu()
         return {
-            "gelu": nn.functional.gelu(x, approximate="tanh"),
+            "gelu": nn.functional.gelu(x, approximate="tanh") * 2,
             "alpha": torch.add(y, x, alpha=3) - torch.sub(x, y, alpha=2) + torch.rsub(x, y, alpha=5),
             "rms": nn.functional.rms_norm(y, (6,)),
             "cosine": nn.functional.cosine_similarity(x, y),
@@ -182,11 +182,14 @@ class Gelu(nn.Module):
 def test_arguments_that_converters_overlook(target, lower_here, computes):
     torch.manual_seed(0)
     x, mask = torch.randn(4, 6), torch.randint(0, 3, (4, 6))
-    artifact = lower_here(Gelu(), (x, mask), target)
+    artifact = lower_here(Overlooked(), (x, mask), target)
     fresh = torch.randn(4, 6)
-    computes(artifact.path, {"x": fresh, "mask": mask}, Gelu()(fresh, mask))
-    if target == "coreml":
-        assert "gelu" in mil_operations(artifact.path)  # fused to one operation again
+    computes(artifact.path, {"x": fresh, "mask": mask}, Overlooked()(fresh, mask))
+
+
+def test_a_gelu_by_tanh_is_one_operation_of_core_ml(lower_here):
+    module = nn.Sequential(nn.Linear(4, 4), nn.GELU(approximate="tanh"), nn.Linear(4, 4))
+    assert "gelu" in mil_operations(lower_here(module, torch.randn(2, 4), "coreml").path)
 
 
 # --- dynamic axes --------------------------------------------------------------------------------------------------

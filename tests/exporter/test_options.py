@@ -47,7 +47,7 @@ def test_dynamic_axes():
 
 @pytest.mark.parametrize("word", ["ids", "ids:", ":1", "ids:-1", "ids:1:2", "ids=1"])
 def test_a_dynamic_axis_of_another_form(word):
-    with pytest.raises(BadInput, match="--dynamic: cannot read '.*'; write it as name:axis, axes from 0"):
+    with pytest.raises(BadInput, match=r"--dynamic: cannot read '.*'; write it as name:axis, axes from 0"):
         parse_dynamic([word])
 
 

@@ -160,7 +160,6 @@ def small_disk(tmp_path: Path) -> Iterator:
 @pytest.mark.parametrize(
     ("size_mib", "stages"),
     [
-        pytest.param(CHATTER_MIB / 2, [], id="in the log of loading"),
         pytest.param(CHATTER_MIB + WEIGHTS_MIB / 2, ["load", "trace"], id="while the program is saved"),
         pytest.param(CHATTER_MIB + WEIGHTS_MIB * 1.5, ["load", "trace"], id="while the artifact is written"),
         pytest.param(CHATTER_MIB * 1.5 + WEIGHTS_MIB * 2, ["load", "trace", "onnx"], id="while the bundle is finished"),
@@ -225,7 +224,8 @@ def test_a_signal_while_the_bundle_is_finished_leaves_all_or_nothing(start, tmp_
         running.wait_for("onnx")
         time.sleep(chance.uniform(0.0, 0.03))
         running.process.send_signal(signal.SIGINT)
-        assert running.end() in (0, 130), running.lines
+        assert running.end() in (0, 130, -signal.SIGINT), running.lines  # the last: Python had nothing more to do
+        assert "Traceback" not in "".join(running.lines)
         assert running.survivors() == []
         assert names(tmp_path) in ([], [f"bundle{i}"])
         if names(tmp_path):
@@ -246,6 +246,7 @@ def two_bundles(tmp_path_factory, pocketship) -> tuple[Path, Path]:
     return folder / "a", folder / "b"
 
 
+@pytest.mark.slow
 def test_killed_exports_leave_the_old_bundle_or_the_new(start, tmp_path, two_bundles):
     """Kills at random moments of a whole export, and a few right where the bundle is put in place."""
     print(f"seed {SEED}")
@@ -507,7 +508,7 @@ def test_a_swap_that_fails_keeps_the_old_bundle(code, says, tmp_path, monkeypatc
         ("os.kill(os.getpid(), signal.SIGSEGV)", "loading and tracing crashed with SIGSEGV"),
         (
             "os.kill(os.getpid(), signal.SIGKILL)",
-            "loading and tracing was killed, as the system does when memory runs out",
+            "loading and tracing ran out of memory or was killed",
         ),
         ("os._exit(3)", "loading and tracing ended with exit code 3 and no answer"),
     ],

@@ -174,10 +174,10 @@ def test_a_hostile_header(tmp_path, header):
     refusal(archive(tmp_path / "golden.npz", {"0/input/x.npy": content}))
 
 
-def test_every_truncation_is_refused(tmp_path):
+def test_a_file_truncated_anywhere_is_refused(tmp_path):
     write_golden(golden(), tmp_path / "golden.npz")
     content = (tmp_path / "golden.npz").read_bytes()
-    for length in range(0, len(content), 7):
+    for length in range(0, len(content), 15):
         (tmp_path / "cut.npz").write_bytes(content[:length])
         refusal(tmp_path / "cut.npz")
 
@@ -188,7 +188,7 @@ def test_any_changed_byte_is_refused_or_read_never_an_exception_of_another_kind(
     content = (tmp_path / "golden.npz").read_bytes()
     path, numbers = tmp_path / "changed.npz", random.Random(0)
     refused = 0
-    for position in range(len(content)):
+    for position in range(0, len(content), 5):
         changed = bytearray(content)
         changed[position] ^= numbers.randrange(1, 256)
         path.write_bytes(changed)
@@ -199,4 +199,4 @@ def test_any_changed_byte_is_refused_or_read_never_an_exception_of_another_kind(
             continue
         tensors = [value for sample in (*found.inputs, *found.outputs) for value in sample.values()]
         assert all(isinstance(value, np.ndarray) and value.dtype != object for value in tensors)
-    assert refused > len(content) / 2
+    assert refused > len(content) / 10

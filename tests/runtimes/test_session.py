@@ -78,9 +78,8 @@ def test_a_folder_is_no_artifact(tmp_path, name):
 
 
 def test_a_tflite_file_without_signature_is_refused(exported, tmp_path):
-    from ai_edge_litert import schema_py_generated as schema
-
     import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
 
     content = (exported("two_inputs") / "model.tflite").read_bytes()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))

@@ -1,0 +1,294 @@
+"""`verify`: hashes first, then the parity of what is intact; and the same as `pocketship verify`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from exporter.bundle_writer import write_manifest
+from runtimes.bundle import digest, read_manifest
+from runtimes.types import BundleFile
+from runtimes.verify import Check, verify
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ARTIFACTS = ("model.onnx", "model.tflite", "model.mlpackage")
+
+
+@pytest.fixture
+def bundle(exported, copy_of) -> Path:
+    """A copy of a bundle with all three formats and a tokenizer that says nothing."""
+    folder = copy_of(exported("two_inputs"))
+    (folder / "tokenizer.json").write_text('{"vocabulary": []}')
+    manifest = read_manifest(folder)
+    tokenizer = BundleFile("tokenizer.json", *digest(folder / "tokenizer.json"))
+    write_manifest(replace(manifest, files=(*manifest.files, tokenizer)), folder)
+    return folder
+
+
+@pytest.fixture
+def small(bundle) -> Path:
+    """The same with the ONNX file alone, whose runtime starts fastest."""
+    manifest = read_manifest(bundle)
+    write_manifest(replace(manifest, artifacts=manifest.artifacts[:1]), bundle)
+    return bundle
+
+
+def checks_of(folder: Path) -> dict[str, Check]:
+    return {check.path: check for check in verify(folder, read_manifest(folder))}
+
+
+def faults(folder: Path) -> list[str]:
+    return [check.fault for check in checks_of(folder).values() if check.fault]
+
+
+def change_a_byte(path: Path, position: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_good_bundle_passes_with_every_artifact_run_again(bundle):
+    checks = checks_of(bundle)
+    assert set(checks) == {*ARTIFACTS, "golden.npz", "README.md", "tokenizer.json"}
+    assert all(check.intact and check.fault == check.not_run == "" for check in checks.values())
+    for name, check in checks.items():
+        assert check.is_artifact == (name in ARTIFACTS)
+        assert (check.parity is not None and check.parity.verdict == "pass") == (name in ARTIFACTS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.onnx",
+        "model.tflite",
+        "model.mlpackage/Data/com.apple.CoreML/model.mlmodel",
+        "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin",
+        "model.mlpackage/Manifest.json",
+    ],
+)
+def test_a_changed_byte_in_one_artifact_is_seen_and_the_others_are_still_run(bundle, name):
+    change_a_byte(bundle / name, 100)
+    checks = checks_of(bundle)
+    damaged = name.split("/")[0]
+    assert checks[damaged].fault.startswith(f"{damaged}: its bytes are not those of the manifest (sha256 ")
+    assert (checks[damaged].intact, checks[damaged].parity) == (False, None)
+    for other in set(ARTIFACTS) - {damaged}:
+        assert checks[other].intact and checks[other].parity.verdict == "pass" and not checks[other].fault
+
+
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json"])
+def test_a_changed_byte_in_another_file_is_seen(small, name):
+    change_a_byte(small / name)
+    (fault,) = faults(small)
+    assert fault.startswith(f"{name}: its bytes are not those of the manifest")
+    assert checks_of(small)["model.onnx"].parity.verdict == "pass"
+
+
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json", "golden.npz", "model.onnx"])
+def test_a_missing_file_is_seen(small, name):
+    (small / name).unlink()
+    assert faults(small) == [f"{name}: missing, or not a regular file"]
+
+
+def test_an_added_file_in_a_package_is_seen(bundle):
+    (bundle / "model.mlpackage" / "more").touch()
+    assert checks_of(bundle)["model.mlpackage"].fault.startswith("model.mlpackage: its bytes are not those")
+
+
+def test_damaged_golden_values_prove_nothing_and_nothing_is_run(small):
+    change_a_byte(small / "golden.npz", 200)
+    checks = checks_of(small)
+    assert checks["golden.npz"].fault.startswith("golden.npz: its bytes are not those of the manifest")
+    assert checks["model.onnx"].intact and checks["model.onnx"].parity is None
+
+
+def test_golden_values_that_the_manifest_does_not_vouch_for_prove_nothing(small):
+    manifest = read_manifest(small)
+    others = tuple(file for file in manifest.files if file.path != "golden.npz")
+    write_manifest(replace(manifest, files=others), small)
+    checks = checks_of(small)
+    assert checks["golden.npz"].fault == "golden.npz: not in the manifest"
+    assert checks["model.onnx"].parity is None
+
+
+def test_one_good_entry_does_not_excuse_another_for_the_same_golden_values(small):
+    manifest = read_manifest(small)
+    (golden,) = [file for file in manifest.files if file.path == "golden.npz"]
+    write_manifest(replace(manifest, files=(replace(golden, size_bytes=1), *manifest.files)), small)
+    assert checks_of(small)["model.onnx"].parity is None
+
+
+def test_the_bundles_own_tolerance_is_used(small):
+    manifest = read_manifest(small)
+    write_manifest(replace(manifest, settings={**manifest.settings, "atol": 1e-12}), small)
+    (fault,) = faults(small)
+    assert fault.startswith("model.onnx: output '") and fault.endswith("allowed is 1e-12")
+
+
+def strict(text: str) -> Any:
+    """JSON as other languages read it, without NaN and Infinity."""
+
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{token} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+PARITY_SCHEMA = {
+    "type": "object",
+    "required": ["max_abs_error", "max_rel_error", "cosine", "snr_db", "sensitivity", "tolerance", "samples"],
+    "properties": {
+        **{name: {"type": ["number", "null"]} for name in ("max_abs_error", "max_rel_error", "snr_db")},
+        **{name: {"type": "number"} for name in ("cosine", "sensitivity", "tolerance")},
+        "samples": {"type": "integer"},
+        "verdict": {"enum": ["pass", "fail"]},
+        "reason": {"type": "string"},
+        "executed_by": {"type": "object", "required": ["runtime", "version", "kind"]},
+    },
+    "additionalProperties": False,
+}
+OUTPUT_SCHEMA = {
+    "type": "object",
+    "required": ["path", "checks"],
+    "properties": {
+        "path": {"type": "string"},
+        "checks": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["path", "is_artifact", "intact", "parity", "fault", "not_run"],
+                "properties": {
+                    "path": {"type": "string"},
+                    "is_artifact": {"type": "boolean"},
+                    "intact": {"type": "boolean"},
+                    "parity": {"anyOf": [PARITY_SCHEMA, {"type": "null"}]},
+                    "fault": {"type": "string"},
+                    "not_run": {"type": "string"},
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+def test_the_command_on_a_good_bundle(pocketship, bundle):
+    done = pocketship("verify", bundle)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()[1:]}
+    assert rows["golden.npz"] == ["ok", "-"]
+    assert rows["model.onnx"][:2] == ["ok", "pass"] and "onnxruntime" in rows["model.onnx"]
+    assert rows["model.mlpackage"][:2] == ["ok", "pass"]
+
+
+def test_the_command_as_json(pocketship, bundle):
+    done = pocketship("verify", bundle, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    output = strict(done.stdout)
+    jsonschema.validate(output, OUTPUT_SCHEMA)
+    assert output["path"] == str(bundle)
+    assert [c["path"] for c in output["checks"]] == ["README.md", "golden.npz", "tokenizer.json", *ARTIFACTS]
+    assert all(c["intact"] and not c["fault"] for c in output["checks"])
+
+
+def test_the_command_quietly(pocketship, small):
+    done = pocketship("verify", small, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_command_names_every_damaged_file_in_one_line(refused, small):
+    change_a_byte(small / "README.md")
+    (small / "model.onnx").unlink()
+    line = refused("verify", small, code=3)
+    assert line.startswith(f"pocketship: {small}: README.md: its bytes are not those of the manifest (sha256 ")
+    assert line.endswith("; model.onnx: missing, or not a regular file; do not ship it, export it again")
+
+
+def test_the_command_prints_the_table_and_the_json_of_a_damaged_bundle_too(pocketship, small):
+    change_a_byte(small / "model.onnx")
+    done = pocketship("verify", small)
+    assert done.returncode == 3
+    assert [line.split()[1:4] for line in done.stdout.splitlines() if line.startswith("model.onnx")] == [
+        ["CHANGED", "not", "run"]
+    ]
+    assert len(done.stderr.splitlines()) == 1
+    done = pocketship("verify", small, "--json")
+    assert done.returncode == 3
+    output = strict(done.stdout)
+    jsonschema.validate(output, OUTPUT_SCHEMA)
+    (check,) = [c for c in output["checks"] if c["path"] == "model.onnx"]
+    assert (check["intact"], check["parity"]) == (False, None) and check["fault"]
+
+
+def test_errors_without_a_number_are_null_in_json(pocketship, small):
+    """An output of another shape has no error that a number could tell."""
+    from runtimes.golden import read_golden, write_golden
+
+    golden = read_golden(small / "golden.npz")
+    for outputs in golden.outputs:
+        outputs["left"] = outputs["left"][:1]
+    write_golden(golden, small / "golden.npz")
+    manifest = read_manifest(small)
+    files = tuple(BundleFile(file.path, *digest(small / file.path)) for file in manifest.files)
+    write_manifest(replace(manifest, files=files), small)
+    done = pocketship("verify", small, "--json")
+    assert done.returncode == 3
+    output = strict(done.stdout)
+    jsonschema.validate(output, OUTPUT_SCHEMA)
+    (parity,) = [c["parity"] for c in output["checks"] if c["path"] == "model.onnx"]
+    assert (parity["verdict"], parity["max_abs_error"]) == ("fail", None)
+    assert parity["reason"] == "output 'left' has shape [3, 5] instead of [1, 5]"
+
+
+def no_manifest(folder: Path) -> str:
+    (folder / "manifest.json").unlink()
+    return "no bundle here (No such file or directory)"
+
+
+def a_file(folder: Path) -> str:
+    shutil.rmtree(folder)
+    folder.write_text("text")
+    return "no bundle here (Not a directory)"
+
+
+def cut_manifest(folder: Path) -> str:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text[: len(text) // 2])
+    return "not JSON ("
+
+
+def evil_path(folder: Path) -> str:
+    document = json.loads((folder / "manifest.json").read_text())
+    document["files"][0]["path"] = "../../etc/passwd"
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return "path '../../etc/passwd' leads out of the bundle"
+
+
+@pytest.mark.parametrize("spoil", [no_manifest, a_file, cut_manifest, evil_path])
+def test_the_command_refuses_what_is_no_bundle(refused, small, spoil: Callable[[Path], str]):
+    says = spoil(small)
+    line = refused("verify", small)
+    assert line.startswith(f"pocketship: {small}/manifest.json: {says}")
+
+
+def test_a_runtime_that_this_machine_lacks_is_no_damage(pocketship, bundle, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['onnxruntime'] = None\n")
+    done = pocketship("verify", bundle, "--json", PYTHONPATH=os.pathsep.join([str(ROOT), str(tmp_path)]))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"pocketship: {bundle}: model.onnx could not be run here: "
+        "onnxruntime is not installed; pip install 'pocketship[onnxruntime]'\n"
+    )
+    checks = {check["path"]: check for check in strict(done.stdout)["checks"]}
+    assert checks["model.onnx"]["intact"] and checks["model.onnx"]["parity"] is None
+    assert checks["model.tflite"]["parity"]["verdict"] == "pass"

@@ -1,0 +1,239 @@
+"""The rules that hold across files, read from the syntax trees: see "How it is built" in the README."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter import pipeline
+from exporter.families import ZOO
+from exporter.lowering import TARGETS
+from runtimes.session import RUNTIMES, SUFFIXES
+from runtimes.types import FORMATS
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = ("exporter", "benchmarks", "runtimes")
+PEERS = ROOT / "benchmarks" / "bare"
+"""What a user would run without pocketship: scripts of their own, which the peers benchmark starts as processes."""
+
+FILES = sorted(f for package in ORDER for f in (ROOT / package).rglob("*.py") if PEERS not in f.parents)
+RUNTIME_FILES = [f for f in FILES if f.parent.name == "runtimes"]
+COMMAND_LINES = [ROOT / "exporter" / "cli.py", ROOT / "benchmarks" / "peers.py"]
+RUNTIME_LIBRARIES = {"onnxruntime", "ai_edge_litert", "coremltools", "google"}
+
+
+def named(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), named(file))
+
+
+def imports(nodes: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every module that is imported below `nodes`, at the top or inside a function, and its line."""
+    for node in ast.walk(nodes):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield str(node.module), node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def calls(nodes: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a name or a dotted name."""
+    for node in ast.walk(nodes):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_there_are_files_to_look_at():
+    assert {f.relative_to(ROOT).parts[0] for f in FILES} == set(ORDER)
+    assert len(FILES) > 25 and len(RUNTIME_FILES) > 10
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_imports_only_go_right(file):
+    left = ORDER[: ORDER.index(file.relative_to(ROOT).parts[0])]
+    wrong = [
+        f"line {line}: {module}" for module, line in imports(tree(file)) if module.split(".")[0] in (*left, "tests")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.relative_to(ROOT).parts[0] != "exporter"], ids=named)
+def test_only_the_exporter_needs_torch(file):
+    assert [line for module, line in imports(tree(file)) if module.split(".")[0] in ("torch", "transformers")] == []
+
+
+@pytest.mark.parametrize("file", RUNTIME_FILES, ids=named)
+def test_a_runtime_needs_numpy_and_opens_its_library_inside_a_function(file):
+    ours = {"runtimes", "numpy", *sys.stdlib_module_names}
+    top = ast.Module([n for n in tree(file).body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
+    assert {m.split(".")[0] for m, _ in imports(top)} - ours == set()
+    assert {m.split(".")[0] for m, _ in imports(tree(file))} - ours <= RUNTIME_LIBRARIES
+
+
+NEWER_THAN_PYTHON_3_9 = {
+    "zip": "strict",
+    "dataclass": "slots",
+    "field": "kw_only",
+}
+
+
+@pytest.mark.parametrize("file", RUNTIME_FILES, ids=named)
+def test_runtimes_are_python_3_9(file):
+    module = ast.parse(file.read_text(encoding="utf-8"), named(file), feature_version=(3, 9))
+    for called, call in calls(module):
+        names = {keyword.arg for keyword in call.keywords}
+        assert NEWER_THAN_PYTHON_3_9.get(called.split(".")[-1]) not in names - {None}, f"line {call.lineno}"
+    for node in ast.walk(module):
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            if annotation is not None:
+                unions = [n for n in ast.walk(annotation) if isinstance(n, ast.BinOp)]
+                assert not unions, f"line {annotation.lineno}: X | Y needs Python 3.10 once somebody reads the hints"
+
+
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "tempfile.mktemp", "yaml.load"}
+FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_nothing_is_unpickled_evaluated_or_run_through_a_shell(file):
+    module = tree(file)
+    assert [f"line {line}: {m}" for m, line in imports(module) if m.split(".")[0] in FORBIDDEN_MODULES] == []
+    for name, call in calls(module):
+        keywords = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert name not in FORBIDDEN_CALLS, f"line {call.lineno}: {name}"
+        assert keywords.get("shell", "False") == "False", f"line {call.lineno}: a shell"
+        assert keywords.get("allow_pickle", "False") == "False", f"line {call.lineno}: allow_pickle"
+        if name.split(".")[-2:] == ["torch", "load"]:
+            assert keywords.get("weights_only") == "True", f"line {call.lineno}: torch.load"
+        if name.split(".")[-2:] == ["np", "load"]:
+            assert keywords.get("allow_pickle") == "False", f"line {call.lineno}: np.load"
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_no_error_is_swallowed_unnamed(file):
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"line {node.lineno}: a bare except"
+            silent = all(isinstance(statement, ast.Pass) for statement in node.body)
+            assert not silent, f"line {node.lineno}: say contextlib.suppress"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f not in COMMAND_LINES], ids=named)
+def test_only_a_command_line_prints_asks_and_exits(file):
+    for name, call in calls(tree(file)):
+        assert name not in ("print", "input", "breakpoint", "sys.exit", "exit", "quit"), f"line {call.lineno}: {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_every_module_and_public_name_says_what_it_is(file):
+    module = tree(file)
+    assert ast.get_docstring(module), "the module"
+    for node in module.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"line {node.lineno}: {node.name}"
+
+
+def test_every_folder_of_code_is_packaged_and_no_test_is():
+    wanted = {".".join(f.relative_to(ROOT).parent.parts) for f in FILES}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = set(project["tool"]["setuptools"]["packages"])
+    assert packages == wanted
+    assert all((ROOT / package.replace(".", "/") / "__init__.py").is_file() for package in packages)
+    assert list((ROOT / "tests").rglob("__init__.py")) == [], "tests are no package"
+
+
+def mentioned(name: str, folder: str) -> bool:
+    """Whether a test in the mirrored folder speaks of `name`."""
+    pattern = re.compile(rf"\b{re.escape(name)}\b")
+    return any(pattern.search(f.read_text()) for f in (ROOT / "tests" / folder).rglob("test_*.py"))
+
+
+def test_the_formats_are_the_same_everywhere():
+    assert tuple(TARGETS) == tuple(RUNTIMES) == FORMATS
+    assert sorted(pipeline.SLOWEST_FIRST) == sorted(FORMATS)
+    assert {name: SUFFIXES[Path(target.file_name).suffix] for name, target in TARGETS.items()} == {
+        f: f for f in FORMATS
+    }
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_is_one_module_one_row_and_a_mirrored_test(name):
+    module = importlib.import_module(TARGETS[name].module)
+    assert module.__name__ == f"exporter.lowering.to_{name}"
+    assert all(callable(getattr(module, function)) for function in ("prepare", "unsupported", "lower"))
+    assert mentioned(name, "exporter")
+    assert mentioned(TARGETS[name].file_name, "faults"), "and a corrupted twin"
+
+
+def test_every_lowering_has_its_row():
+    files = {f"exporter.lowering.{f.stem}" for f in (ROOT / "exporter" / "lowering").glob("to_*.py")}
+    assert files == {target.module for target in TARGETS.values()}
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_runtime_is_one_module_one_row_and_a_mirrored_test(name):
+    assert callable(importlib.import_module(RUNTIMES[name]).open_session)
+    assert mentioned(TARGETS[name].file_name, "runtimes")
+
+
+def test_every_runtime_has_its_row():
+    files = {f"runtimes.{f.stem}" for f in (ROOT / "runtimes").glob("*_runtime.py")}
+    assert files == set(RUNTIMES.values())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_model_of_the_zoo_is_one_module_one_row_and_a_mirrored_test(name):
+    assert ZOO[name].module == f"exporter.families.{name}"
+    assert callable(importlib.import_module(ZOO[name].module).load)
+    assert mentioned(name, "exporter")
+
+
+def test_every_family_has_its_row():
+    files = {f"exporter.families.{f.stem}" for f in (ROOT / "exporter" / "families").glob("[a-z]*.py")}
+    assert files == {model.module for model in ZOO.values()}
+
+
+HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "onnxscript", "coremltools", "litert_torch", "ai_edge_litert", "rich"} | {
+    "tensorflow", "transformers", "optimum", "timm", "pydantic", "safetensors", "scipy", "pandas",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-m", "exporter", "--help"),
+        ("-m", "exporter", "export", "--help"),
+        ("-c", "import exporter, benchmarks, runtimes"),
+        ("-c", "import runtimes.child, runtimes.types, runtimes.errors"),
+    ],
+    ids=" ".join,
+)
+def test_help_and_plain_imports_load_nothing_heavy(words):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-P", "-X", "importtime", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert loaded >= {"importlib", "exporter" if "exporter" in " ".join(words) else "runtimes"}
+    assert loaded & HEAVY == set()
+
+
+def test_the_exporter_gives_its_pipeline_only_when_asked():
+    import exporter
+
+    assert exporter.export is pipeline.export and exporter.Bundle is pipeline.Bundle
+    with pytest.raises(AttributeError, match="module 'exporter' has no attribute 'nothing'"):
+        _ = exporter.nothing
