@@ -18,7 +18,8 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple, Union
 import numpy as np
 
 from runtimes.errors import BadInput, ParityFailed, UnsupportedOperation
-from runtimes.mil_operations import LAYOUT_ONLY, OPERATIONS, unpack_bits
+from runtimes.mil_operations import LAYOUT_ONLY, OPERATIONS
+from runtimes.mil_weights import unpack_bits
 from runtimes.types import Dimension, TensorSpec
 
 DTYPES = {

@@ -78,7 +78,7 @@ def _separate_outputs(exported: torch.export.ExportedProgram) -> None:
     """Turn an output that aliases an input, a weight or another output into an identity, which Core ML keeps apart."""
 
     def root(node: Node) -> Node:
-        return root(node.args[0]) if node.target in ALIASES else node
+        return root(node.all_input_nodes[0]) if node.target in ALIASES else node
 
     outputs: list[Node] = list(exported.graph.output_node().args[0])
     roots = [root(node) for node in outputs]

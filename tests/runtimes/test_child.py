@@ -149,6 +149,19 @@ def paths(job, emit):
     return {"files": [m.__file__ for m in (json, types, numpy)], "path": sys.path, "root": os.getcwd()}
 
 
+def leave_a_file(job, emit):
+    import tempfile
+    folder = tempfile.mkdtemp()
+    emit({"folder": folder})
+    with open(os.path.join(folder, "file"), "w") as stream:
+        stream.write("left behind")
+    if job["then"] == "hang":
+        time.sleep(600)
+    if job["then"] == "crash":
+        os.abort()
+    return {}
+
+
 def environment(job, emit):
     return {"seed": os.environ["PYTHONHASHSEED"], "path": os.environ["PYTHONPATH"]}
 """
@@ -395,6 +408,21 @@ def test_files_in_the_users_folder_are_not_imported(call, tmp_path, monkeypatch)
     assert not any(file.startswith(str(here)) for file in outcome.value["files"])
 
 
+@pytest.mark.parametrize("then", ["answer", "crash", "hang"])
+def test_temporary_files_lie_where_told_and_go_with_the_child(call, tmp_path, then):
+    folders, scratch = [], tmp_path / "scratch"
+    scratch.mkdir()
+    call(
+        "leave_a_file",
+        {"then": then},
+        timeout_s=1.5,
+        scratch=scratch,
+        on_event=lambda event: folders.append(Path(event["folder"])),
+    )
+    assert len(folders) == 1 and scratch in folders[0].parents
+    assert list(scratch.iterdir()) == []
+
+
 def test_the_childs_environment(call):
     value = call("environment").value
     assert value["seed"] == "0"
@@ -403,4 +431,4 @@ def test_the_childs_environment(call):
 
 def test_without_a_python_path_ours_is_the_only_one(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    assert child._environment()["PYTHONPATH"] == str(ROOT)
+    assert child._environment("/scratch")["PYTHONPATH"] == str(ROOT)

@@ -73,7 +73,8 @@ def test_nan_and_infinity_never_pass(bad, sample):
 
 
 def test_a_tolerance_that_is_no_number_never_passes():
-    assert judge(REFERENCE, [tensor(3, 0), tensor(0, 5)], atol=math.nan).verdict == "fail"
+    found = judge(REFERENCE, [tensor(3, 0), tensor(0, 4.25)], atol=math.nan)
+    assert (found.verdict, found.reason) == ("fail", "output 'y' is off by 0.25, allowed is nan")
 
 
 @pytest.mark.parametrize(
