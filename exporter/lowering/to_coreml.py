@@ -19,6 +19,10 @@ from runtimes.errors import UnsupportedOperation
 FLOAT16_LOWEST = -1e4
 """Stands for a mask's "minus infinity" in fp16, where float32's lowest overflows and 0 * -inf gives NaN."""
 
+INPUT_DTYPES = ("float32", "int32", "int64")
+"""Those of Core ML's arrays, which have at least one axis; int64 becomes int32."""
+INPUTS = "take it as int32 or float32 of one axis or more and convert it in forward(), or leave out --target coreml"
+
 aten = torch.ops.aten
 RECURRENT = (aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 MISREAD = (aten.rms_norm.default, aten.cosine_similarity.default)
@@ -102,7 +106,15 @@ def _clamp_masks(exported: torch.export.ExportedProgram) -> None:
 def unsupported(program: Program) -> tuple[Unsupported, ...]:
     """The operations of a prepared program that coremltools' front end lacks, and inputs of types Core ML lacks."""
     nodes = _unknown(program.exported)
-    return refusals("coreml", nodes, "rewrite that line with operations Core ML has, or leave out --target coreml")
+    inputs = tuple(
+        Unsupported(
+            "coreml", f"input {spec.name!r} of type {spec.dtype}[{', '.join(map(str, spec.shape))}]", "", INPUTS
+        )
+        for spec in program.signature.inputs
+        if spec.dtype not in INPUT_DTYPES or not spec.shape
+    )
+    remedy = "rewrite that line with operations Core ML has, or leave out --target coreml"
+    return (*inputs, *refusals("coreml", nodes, remedy))
 
 
 def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
@@ -121,7 +133,7 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
             compute_precision=ct.precision.FLOAT16 if settings.coreml_precision == "float16" else ct.precision.FLOAT32,
             skip_model_load=True,
         )
-    except (NotImplementedError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+    except (NotImplementedError, ValueError, RuntimeError, TypeError, KeyError, AssertionError) as error:
         raise UnsupportedOperation(
             f"coremltools cannot convert the model: {str(error)[:300]}",
             where="coreml",

@@ -290,6 +290,29 @@ def test_an_operation_that_a_target_lacks_is_named_with_its_line(target, tmp_pat
     assert bessel.remedy.endswith(f"leave out --target {target}")
 
 
+class Masked(nn.Module):
+    def forward(self, x, mask):
+        return x * mask.to(torch.float32)
+
+
+MASKS = {
+    "bool": torch.tensor([True, False]),
+    "uint8": torch.tensor([3, 0], dtype=torch.uint8),
+    "float32": torch.tensor(2.0),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_an_input_that_core_ml_lacks_is_named(kind, lower_here, computes):
+    x, mask = torch.randn(2), MASKS[kind]
+    with pytest.raises(
+        AssertionError, match=rf"operation=\"input 'mask' of type {kind}\[.*take it as int32 or float32"
+    ):
+        lower_here(Masked(), (x, mask), "coreml")
+    for target in ("onnx", "tflite"):
+        computes(lower_here(Masked(), (x, mask), target).path, {"x": x, "mask": mask}, {"output": Masked()(x, mask)})
+
+
 @pytest.mark.parametrize("target", FILES)
 def test_operations_that_a_target_has_are_not_refused(target, lower_here, as_exported):
     lower_here(*as_exported("cnn"), target)  # asserts that unsupported() is empty

@@ -139,6 +139,14 @@ def die_while_answering(job, emit):
     os.abort()
 
 
+def speak_and_stay(job, emit):
+    if job["line"]:
+        os.write(answer_pipe(), job["line"].encode())
+    else:
+        os.close(answer_pipe())
+    time.sleep(600)
+
+
 def answer_and_stay(job, emit):
     threading.Thread(target=time.sleep, args=(600,)).start()
     return {"done": True}
@@ -358,6 +366,12 @@ def test_a_forked_process_that_lives_on_does_not_hold_up_the_answer(call):
 
 def test_a_thread_that_lives_on_does_not_hold_up_the_answer(call):
     assert call("answer_and_stay") == Completed({"done": True})
+
+
+def test_a_child_that_answered_is_not_waited_for_for_long(call, monkeypatch):
+    monkeypatch.setattr(child, "EXIT_TIMEOUT_S", 0.5)
+    assert call("speak_and_stay", {"line": '{"value": {"done": true}}\n'}) == Completed({"done": True})
+    assert isinstance(call("speak_and_stay", {"line": ""}), Crashed), "it closed its end, so no answer will come"
 
 
 def test_the_caller_gets_the_process_and_may_kill_it(call):
