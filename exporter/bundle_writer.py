@@ -154,7 +154,9 @@ def commit(partial: Path, output: Path) -> None:
     """
     new = partial / NEW_BUNDLE
     with writing_errors(output):
+        mode = new.stat().st_mode & 0o777  # what the user's umask allows; coremltools writes for the owner alone
         for path in (*new.rglob("*"), new):
+            path.chmod(mode if path.is_dir() else mode & 0o666)
             _sync(path)
         if output.exists():
             _swap(new, output)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from exporter.lowering import TARGETS
 from runtimes.errors import BadInput
+from runtimes.types import PRECISIONS
 
 OPSETS = range(18, 24)
 """The ONNX opsets that torch 2.13 writes: its operator library starts at 18, its highest is 23."""
 IOS_VERSIONS = range(15, 19)
 """The iOS versions that coremltools 9 names for ML Programs."""
-PRECISIONS = ("float32", "float16")
 DEFAULT_OPSET = 20
 DEFAULT_IOS = 16
 

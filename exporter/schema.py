@@ -12,6 +12,8 @@ def manifest_schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(Manifest).json_schema()
+    for record in (schema, *schema["$defs"].values()):
+        record["additionalProperties"] = False  # as runtimes.bundle.from_json refuses them
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = f"pocketship bundle manifest, version {SCHEMA_VERSION}"
     return schema

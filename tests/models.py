@@ -114,3 +114,20 @@ def nested():
     """Inputs pair_0, pair_1, options_shift and unused; outputs y, pair_0_out, pair_1_out and again."""
     pair = (torch.randn(2, 4), torch.randn(2, 4))
     return Nested(), {"pair": pair, "options": {"shift": torch.randn(2, 4)}, "unused": torch.randn(3)}
+
+
+class Inexact(nn.Module):
+    """What coremltools computes only roughly: the logarithm of a softmax, a reciprocal near zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 6)
+
+    def forward(self, x):
+        y = self.linear(x)
+        return torch.log_softmax(y * 60, -1), 1 / (x.abs() + 0.002), nn.functional.log_softmax(y, -1)
+
+
+def inexact():
+    """Large logits, small denominators."""
+    return Inexact(), torch.randn(2, 8)
