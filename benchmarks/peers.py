@@ -34,7 +34,10 @@ MEND = (
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one command: wall time, and the peak memory of its whole process tree (proportional set size)."""
+    """One run of one command: wall time, or the peak memory of its process tree (proportional set size), else 0.
+
+    Watching the memory slows a command with many processes down, so that no run gives both.
+    """
 
     command: str
     wall_s: float
@@ -148,29 +151,30 @@ def ratio(runs: Sequence[Run], over: Sequence[str], under: Sequence[str]) -> flo
     return statistics.median(o / u for o, u in zip(rounds(over), rounds(under), strict=False))
 
 
-def peak_bytes(runs: Sequence[Run], name: str) -> int:
-    """Largest peak memory of a command."""
-    return max(run.peak_bytes for run in runs if run.command == name)
+def memory_peaks(table: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Peak memory of every command, each run once more for it."""
+    commands = {name: [word.replace("{n}", "memory") for word in words] for name, words in table.items()}
+    return {name: measure(name, words, watch_memory=True).peak_bytes for name, words in commands.items()}
 
 
-def figures(runs: Sequence[Run], weights_bytes: int) -> tuple[Line, ...]:
+def figures(runs: Sequence[Run], peaks: Mapping[str, int], weights_bytes: int) -> tuple[Line, ...]:
     """The figures to reach on one model."""
-    bare = sum(peak_bytes(runs, name) for name in (OPTIMUM, LITERT, COREML))
+    bare = sum(peaks[name] for name in (OPTIMUM, LITERT, COREML))
     rows = (
         ("all three / the three bare conversions in a row", ratio(runs, [OURS], [OPTIMUM, LITERT, COREML]), 1.15),
         ("all three / optimum-cli export onnx alone", ratio(runs, [OURS], [OPTIMUM]), 2.0),
         ("with the parity gate / without it", ratio(runs, [OURS], [UNGATED]), 1.2),
-        ("(peak memory - bare converters' peaks) / fp32 weights", (peak_bytes(runs, OURS) - bare) / weights_bytes, 6.0),
+        ("(peak memory - bare converters' peaks) / fp32 weights", (peaks[OURS] - bare) / weights_bytes, 6.0),
     )
     return tuple(Line(figure, value, limit, value <= limit) for figure, value, limit in rows)
 
 
-def print_runs(runs: Sequence[Run]) -> None:
+def print_runs(runs: Sequence[Run], peaks: Mapping[str, int]) -> None:
     """A Markdown table of all commands: least, median and most time, peak memory."""
     print("| command | min s | median s | max s | peak MB |\n|---|---:|---:|---:|---:|")
     for name in dict.fromkeys(run.command for run in runs):
         times = [run.wall_s for run in runs if run.command == name]
-        peak = f"{peak_bytes(runs, name) / 1e6:.0f}" if peak_bytes(runs, name) else ""
+        peak = f"{peaks[name] / 1e6:.0f}" if name in peaks else ""
         print(f"| {name} | {min(times):.2f} | {statistics.median(times):.2f} | {max(times):.2f} | {peak} |")
 
 
@@ -205,13 +209,15 @@ def export_peers(rounds: int, models: Sequence[str]) -> dict[str, object]:
             source = "minilm" if model == "minilm" else str(folder)
             weights_bytes = (folder / "model.safetensors").stat().st_size
             print(f"## {model}: {weights_bytes / 1e6:.1f} MB of fp32 weights, {rounds} interleaved rounds\n")
-            runs = interleave(commands(model, source, folder, scratch), rounds, watch_memory=True)
-        print_runs(runs)
-        print_figures(figures(runs, weights_bytes))
-        results[model] = [asdict(run) for run in runs]
+            table = commands(model, source, folder, scratch)
+            runs = interleave(table, rounds, watch_memory=False)
+            peaks = memory_peaks(table)
+        print_runs(runs, peaks)
+        print_figures(figures(runs, peaks, weights_bytes))
+        results[model] = {"runs": [asdict(run) for run in runs], "peak_bytes": peaks}
     print("## --help\n")
     runs = interleave(help_commands(), max(rounds, 5) * 3, watch_memory=False)
-    print_runs(runs)
+    print_runs(runs, {})
     value = ratio(runs, [HELP], [OPTIMUM_HELP])
     print_figures([Line("pocketship --help / optimum-cli --help", value, 1.5, value <= 1.5)])
     results["help"] = [asdict(run) for run in runs]

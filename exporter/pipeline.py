@@ -43,6 +43,7 @@ LOWER_TIMEOUT_S = 3600.0
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "coremltools", "numpy")
 SLOWEST_FIRST = ("tflite", "coreml", "onnx")
 LOG = "export.log"
+SETTINGS = "settings.json"
 
 ModuleAndInputs = tuple["torch.nn.Module", Any]
 
@@ -102,8 +103,7 @@ def export_with(source: str | ModuleAndInputs, options: Options, *, on_stage: On
     check_installed(options)
     output = (options.output or Path(f"{default_name(source)}-bundle")).absolute()
     with Children() as children, partial_folder(output, options.force) as partial, explain_full_disk(output):
-        prepared = prepare(source, options, partial / WORK, children, on_stage)
-        artifacts = lower_all(prepared, options, partial, children, on_stage, dry_run=False)
+        prepared, artifacts = travel(source, options, partial, children, on_stage, dry_run=False)
         with writing_errors(output):
             manifest = _finish(prepared, options, artifacts, partial)
         commit(partial, output)
@@ -116,9 +116,7 @@ def plan(source: str | ModuleAndInputs, options: Options, *, on_stage: OnStage) 
     check_installed(options)
     with tempfile.TemporaryDirectory() as folder, Children() as children:
         (Path(folder) / WORK).mkdir()
-        prepared = prepare(source, options, Path(folder) / WORK, children, on_stage)
-        lower_all(prepared, options, Path(folder), children, on_stage, dry_run=True)
-    return prepared
+        return travel(source, options, Path(folder), children, on_stage, dry_run=True)[0]
 
 
 def prepare(
@@ -154,13 +152,21 @@ def prepare(
     return Prepared(facts["name"], from_json(Origin, facts["origin"]), from_json(Signature, facts["signature"]))
 
 
-def lower_all(
-    prepared: Prepared, options: Options, partial: Path, children: Children, on_stage: OnStage, *, dry_run: bool
-) -> tuple[Artifact, ...]:
-    """Lower to all targets at once, a child process each, and prove each artifact as soon as it lies there.
+def travel(
+    source: str | ModuleAndInputs,
+    options: Options,
+    partial: Path,
+    children: Children,
+    on_stage: OnStage,
+    *,
+    dry_run: bool,
+) -> tuple[Prepared, tuple[Artifact, ...]]:
+    """Prepare the source, lower it to all targets at once, prove each artifact as soon as it lies there.
 
-    An operation that any target lacks stops all of them, once every target has said what it lacks.
+    Each target has a child process of its own, which imports its converter while the source is being prepared. An
+    operation that any target lacks stops all of them, once every target has said what it lacks.
     """
+    ready: Future[Prepared] = Future()
     lacking: dict[str, list[dict[str, str]]] = {}
     lock = threading.Lock()
 
@@ -171,15 +177,20 @@ def lower_all(
                 children.kill()
 
     def one(target: str) -> Artifact | None:
-        return _lower(target, prepared, options, partial, children, on_stage, checked, dry_run)
+        return _lower(target, ready, options, partial, children, on_stage, checked, dry_run)
 
     order = sorted(options.targets, key=SLOWEST_FIRST.index)
     with ThreadPoolExecutor(len(order)) as pool:
         futures = {target: pool.submit(one, target) for target in order}
         try:
+            prepared = prepare(source, options, partial / WORK, children, on_stage)
+            with writing_errors(partial):
+                _hand_over(prepared, options, partial / WORK)
+            ready.set_result(prepared)
             error = _first_error(futures, children)
-        except BaseException:  # Ctrl-C: the threads end as soon as their children do
+        except BaseException:  # Ctrl-C too: the threads end as soon as their children do
             children.kill()
+            ready.cancel()
             raise
     if any(lacking.values()):
         remedies = [rows[0]["remedy"] for rows in lacking.values() if rows]
@@ -188,7 +199,28 @@ def lower_all(
     if error:
         raise error
     artifacts = [futures[target].result() for target in options.targets]
-    return tuple(artifact for artifact in artifacts if artifact)
+    return prepared, tuple(artifact for artifact in artifacts if artifact)
+
+
+def _hand_over(prepared: Prepared, options: Options, work: Path) -> None:
+    """Write the settings of every target in one step: the lowering children wait for this file."""
+    settings = {
+        target: {
+            "opset": options.opset,
+            "min_ios": options.min_ios,
+            "coreml_precision": options.coreml_precision,
+            "metadata": {
+                "pocketship": json.dumps(_facts(prepared, options, _precision(target, options)), sort_keys=True)
+            },
+        }
+        for target in options.targets
+    }
+    (work / "settings.partial").write_text(json.dumps(settings), encoding="utf-8")
+    (work / "settings.partial").rename(work / SETTINGS)
+
+
+def _precision(target: str, options: Options) -> str:
+    return options.coreml_precision if target == "coreml" else "float32"
 
 
 def _first_error(futures: dict[str, Future[Artifact | None]], children: Children) -> BaseException | None:
@@ -205,7 +237,7 @@ def _first_error(futures: dict[str, Future[Artifact | None]], children: Children
 
 def _lower(
     target: str,
-    prepared: Prepared,
+    ready: Future[Prepared],
     options: Options,
     partial: Path,
     children: Children,
@@ -214,15 +246,9 @@ def _lower(
     dry_run: bool,
 ) -> Artifact | None:
     """Lower to one target and prove the artifact; None after a dry run or a refusal."""
-    started = time.monotonic()
+    started: list[float] = []
+    ready.add_done_callback(lambda prepared: started.append(time.monotonic()))
     work, path = partial / WORK, partial / NEW_BUNDLE / TARGETS[target].file_name
-    precision = options.coreml_precision if target == "coreml" else "float32"
-    settings = {
-        "opset": options.opset,
-        "min_ios": options.min_ios,
-        "coreml_precision": options.coreml_precision,
-        "metadata": {"pocketship": json.dumps(_facts(prepared, options, precision), sort_keys=True)},
-    }
     refused: list[Any] = []
 
     def on_event(event: dict[str, Any]) -> None:
@@ -236,7 +262,7 @@ def _lower(
             "program": str(work / "program.pt2"),
             "output": str(path),
             "dry_run": dry_run,
-            "settings": settings,
+            "settings": str(work / SETTINGS),
         },
         timeout_s=LOWER_TIMEOUT_S,
         log_path=work / f"{target}.log",
@@ -251,7 +277,7 @@ def _lower(
     signature, proof = parity.prove(
         path,
         work / GOLDEN,
-        precision=precision,
+        precision=_precision(target, options),
         atol=options.atol,
         log_path=work / f"{target}.log",
         scratch=work,
@@ -265,10 +291,10 @@ def _lower(
             remedy="nothing was written; leave out this target, or give --atol if the model can bear that error",
         )
     size, sha256 = digest(path)
-    detail = f"lowered in {lowered - started:.1f} s, proven in {ended - lowered:.1f} s"
-    on_stage(Stage(target, ended - started, detail))
-    agreed = agree(prepared.signature, signature, path.name)
-    return Artifact(target, path.name, size, sha256, precision, agreed, proof)
+    detail = f"lowered in {lowered - started[0]:.1f} s, proven in {ended - lowered:.1f} s"
+    on_stage(Stage(target, ended - started[0], detail))
+    agreed = agree(ready.result().signature, signature, path.name)
+    return Artifact(target, path.name, size, sha256, _precision(target, options), agreed, proof)
 
 
 def agree(model: Signature, artifact: Signature, where: str) -> Signature:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+POLL_S = 0.01
 LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
 
 
@@ -48,11 +51,19 @@ class Unsupported:
 
 
 def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The child's side of a lowering: load the program, report what the target lacks, else write the artifact."""
+    """The child's side of a lowering: load the program, report what the target lacks, else write the artifact.
+
+    The converter is imported, which takes seconds, while another child still traces the program: `job["settings"]` is a
+    file that appears when the program is there.
+    """
+    target = importlib.import_module(TARGETS[job["target"]].module)
+    for package in TARGETS[job["target"]].packages:
+        importlib.import_module(package)
     from exporter.trace import load_program
 
-    target = importlib.import_module(TARGETS[job["target"]].module)
-    settings = LoweringSettings(**job["settings"])
+    while not Path(job["settings"]).exists():
+        time.sleep(POLL_S)
+    settings = LoweringSettings(**json.loads(Path(job["settings"]).read_text(encoding="utf-8"))[job["target"]])
     program = target.prepare(load_program(Path(job["program"])), settings)
     refusals = target.unsupported(program)
     emit({"unsupported": [asdict(r) for r in refusals]})
