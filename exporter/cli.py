@@ -77,6 +77,8 @@ def main() -> NoReturn:
             file=sys.stderr,
         )
         code = PocketshipError.exit_code
+    for number in (signal.SIGINT, signal.SIGTERM):  # too late to interrupt anything but Python's own exit handlers
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 

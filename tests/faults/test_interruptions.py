@@ -233,6 +233,21 @@ def test_a_signal_while_the_bundle_is_finished_leaves_all_or_nothing(start, tmp_
             shutil.rmtree(tmp_path / f"bundle{i}")
 
 
+LATE = """
+import atexit, os, signal
+atexit.register(lambda: [os.kill(os.getpid(), number) for number in (signal.SIGINT, signal.SIGTERM)])
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [(("zoo",), 0), (("export", "unknown"), 2)], ids=["done", "refused"])
+def test_a_signal_after_the_last_word_changes_nothing(words, code, tmp_path, pocketship):
+    """While Python runs its exit handlers there is nothing left to interrupt, and no traceback to show."""
+    (tmp_path / "sitecustomize.py").write_text(LATE)
+    done = pocketship(*words, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "interrupt" not in done.stderr.lower()
+
+
 # kill -9 ---------------------------------------------------------------------------------------------------------
 
 
