@@ -45,10 +45,11 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 # Pins all extras for every platform and Python at once; CUDA packages are dropped, and torch on Linux is the CPU build.
-# (backports-strenum 1.3 is for Python below 3.11, an upper bound that the resolver does not read.)
+# (backports-strenum 1.3 is for Python below 3.11, an upper bound that the resolver does not read; the only numba before
+# 0.63.1 that a newer numpy admits is a beta.)
 lock:
 	mkdir -p build
-	echo 'backports-strenum<1.3' > build/constraints.txt
+	printf '%s\n' 'backports-strenum<1.3' 'numba>=0.63.1' > build/constraints.txt
 	uv pip compile pyproject.toml --constraints build/constraints.txt --all-extras --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 		--no-header --quiet --output-file build/resolved.lock
 	{ sed -n '/^#/p' requirements.lock; \

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from benchmarks.cli import app as measuring
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from exporter.pipeline import Stage
+    from runtimes.kernels import KernelTruth
     from runtimes.types import Artifact, Manifest, Parity
 
 INTERRUPTED = 130
@@ -31,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(measuring)
 
 TargetOption = Annotated[
     list[str],
@@ -122,8 +125,13 @@ def export(
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task of a Hugging Face model, if not its own.")] = None,
     weights: Annotated[str | None, typer.Option(help="A safetensors file for timm:NAME or FILE.py:FACTORY.")] = None,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
-    min_ios: Annotated[int, typer.Option(help="Least iOS version for Core ML, 15 to 18.")] = 16,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX opset, 18 to 23; by default 20, or what low-bit weights need.")
+    ] = None,
+    min_ios: Annotated[
+        int | None,
+        typer.Option(help="Least iOS version for Core ML, 15 to 18; by default 16, or what low-bit weights need."),
+    ] = None,
     coreml_precision: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
     input_shape: Annotated[list[str], typer.Option(help="Shape of an input, as name=1,3,224,224; repeat it.")] = [],  # noqa: B006
     dynamic: Annotated[list[str], typer.Option(help="An axis of any length, as name:axis; repeat it.")] = [],  # noqa: B006
@@ -133,6 +141,27 @@ def export(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a Hugging Face model run its own code.")
     ] = False,
+    prune: Annotated[
+        str | None,
+        typer.Option(help="Prune: 0.8 (the smallest weights), 2:4 (of each four), structured:0.5 (half the FLOPs)."),
+    ] = None,
+    low_rank: Annotated[
+        str | None, typer.Option(help="Factor linear layers: 3 (PELA's ratio), or fwsvd:3 (weighted by Fisher).")
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8, int8-dynamic, int8-static, int8-weights, int4 or ternary.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A YAML file with the passes in order (docs/recipes.md).")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="A task, a folder of arrays or FILE.py:FUNCTION; a zoo model has a task of its own."),
+    ] = None,
+    max_drop: Annotated[str | None, typer.Option(help="Refuse a larger loss of the task's metric, as 1%.")] = None,
+    max_size: Annotated[str | None, typer.Option(help="Refuse a larger artifact, as 3MB.")] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(help="Refuse less speed-up over the original, as 1.5, on this machine.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of training and sampling.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Trace and check every target, write nothing.")] = False,
     as_json: JsonOption = False,
@@ -140,7 +169,9 @@ def export(
 ) -> None:
     """Export a model to ONNX, TFLite and Core ML, prove each file equal to it, and write a bundle."""
     from exporter import pipeline
+    from exporter.ledger import parse_bytes, parse_percent
     from exporter.options import Options, parse_dynamic, parse_shapes, parse_targets
+    from exporter.recipe import recipe_of
 
     options = Options(
         targets=parse_targets(target),
@@ -155,12 +186,18 @@ def export(
         atol=atol,
         trust_remote_code=trust_remote_code,
         force=force,
+        recipe=recipe_of(recipe, prune, low_rank, quantize),
+        data=data,
+        seed=seed,
+        max_drop=None if max_drop is None else parse_percent(max_drop),
+        max_size_bytes=None if max_size is None else parse_bytes(max_size),
+        min_speedup=min_speedup,
     )
-    with _progress(quiet) as on_stage:
+    with _progress(quiet) as shown:
         if dry_run:
-            prepared = pipeline.plan(source, options, on_stage=on_stage)
+            prepared = pipeline.plan(source, options, on_stage=shown.stage)
         else:
-            bundle = pipeline.export_with(source, options, on_stage=on_stage)
+            bundle = pipeline.export_with(source, options, on_stage=shown.stage, on_progress=shown.progress)
     if dry_run:
         _print_plan(prepared, options.targets, as_json, quiet)
         return
@@ -213,18 +250,61 @@ def inspect(
     tensors: Annotated[int, typer.Option(help="How many of the largest tensors to list.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Print an artifact's signature, its operations, and its size by tensor."""
+    """Print an artifact's signature, its operations, its size by tensor, and what its low-bit weights really run on."""
     from exporter.inspection import inspect as read
+    from exporter.kernels import kernels_of, to_json
     from runtimes.bundle import read_manifest
 
     is_bundle = path.is_dir() and path.suffix != ".mlpackage"
     paths = [path / artifact.path for artifact in read_manifest(path).artifacts] if is_bundle else [path]
-    reports = [read(p) for p in paths]
+    reports = [(read(p), kernels_of(p)) for p in paths]
     if as_json:
-        _print_json([_dict(report) for report in reports])
+        _print_json([{**_dict(report), "kernels": to_json(found)} for report, found in reports])
         return
-    for report in reports:
-        _print_report(report, tensors)
+    for report, found in reports:
+        _print_report(report, found, tensors)
+
+
+@app.command()
+def sensitivity(
+    source: Annotated[str, typer.Argument(help="A model, as for export.")],
+    data: Annotated[str | None, typer.Option(help="A task, as for export, whose calibration samples are run.")] = None,
+    bits: Annotated[str, typer.Option(help="The numbers of bits to try: some of 8,4,2.")] = "8,4,2",
+    plot: Annotated[Path | None, typer.Option(help="Write the plot to this .png file.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task of a Hugging Face model, if not its own.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A safetensors file for timm:NAME or FILE.py:FACTORY.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let a Hugging Face model run its own code.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Print how much each layer alone, in few bits, changes the outputs: which can bear 2 bits, and which cannot."""
+    from exporter.families import ZOO
+    from exporter.layers import check_plot, draw_layers, layers_of, parse_bits
+
+    widths = parse_bits(bits)
+    if plot:
+        check_plot(plot)
+    own = ZOO[source].data if source in ZOO else None
+    with _progress(quiet) as shown:
+        layers = layers_of(
+            source,
+            data=data or own,
+            bits=widths,
+            weights=weights,
+            task=task,
+            trust_remote_code=trust_remote_code,
+            seed=seed,
+            on_progress=shown.progress,
+        )
+    if plot:
+        draw_layers(layers, widths, source, plot)
+    if as_json:
+        _print_json([_dict(layer) for layer in layers])
+    elif not quiet:
+        _print_layers(layers, widths)
 
 
 @app.command()
@@ -257,9 +337,9 @@ def zoo(as_json: JsonOption = False) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "task", "licence", "weights from", "what it is", box=None, pad_edge=False)
+    table = Table("name", "task", "licence", "weights from", "--data", "what it is", box=None, pad_edge=False)
     for name, model in ZOO.items():
-        table.add_row(name, model.task, model.license, model.package, model.description)
+        table.add_row(name, model.task, model.license, model.package, model.data, model.description)
     _out().print(table)
 
 
@@ -272,35 +352,44 @@ def schema() -> None:
 
 
 class _progress:
-    """One line a stage on stderr; on a terminal, a spinner with the time while something runs."""
+    """One line a stage on stderr; on a terminal also the time that runs, and a bar with the time left while it trains."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
 
-    def __enter__(self) -> Any:
-        if self._quiet:
-            return lambda stage: None
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    def __enter__(self) -> _progress:
+        if not self._quiet:
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
-        self._console = _console()
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._progress.add_task("working", total=None)
-        if self._console.is_terminal:
-            self._progress.start()
-        return self._print
+            self._console = _console()
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._bars = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
+            self._bar = self._bars.add_task("working", total=None)
+            if self._console.is_terminal:
+                self._bars.start()
+        return self
 
-    def _print(self, stage: Stage) -> None:
-        self._progress.console.print(f"{stage.name:<8}{stage.seconds:6.1f} s  {stage.detail}", markup=False)
+    def stage(self, stage: Stage) -> None:
+        """Print the line of a stage that ended."""
+        if not self._quiet:
+            self._console.print(f"{stage.name:<8}{stage.seconds:6.1f} s  {stage.detail}", markup=False, soft_wrap=True)
+            self._bars.reset(self._bar, total=None, description="working")
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        """Move the bar."""
+        if not self._quiet:
+            self._bars.update(self._bar, description=label, completed=done, total=total)
 
     def __exit__(self, *error: object) -> None:
         if not self._quiet and self._console.is_terminal:
-            self._progress.stop()
+            self._bars.stop()
 
 
 def _out() -> Console:
@@ -385,19 +474,38 @@ def _print_signature(console: Console, signature: Any) -> None:
             console.print(f"{role:<4}{spec.name}: {spec.dtype}[{', '.join(map(str, spec.shape))}]")
 
 
+def _print_layers(layers: Any, widths: tuple[int, ...]) -> None:
+    from rich.table import Table
+
+    scored = [width for width in widths if any(layer.score for layer in layers)]
+    figures = [f"SNR dB, {width} bits" for width in widths] + [f"score, {width} bits" for width in scored]
+    table = Table("layer", "kind", box=None, pad_edge=False)
+    for name in ("parameters", *figures):
+        table.add_column(name, justify="right")
+    for layer in layers:
+        snr_db = (f"{layer.snr_db[str(width)]:.1f}" for width in widths)
+        scores = (f"{layer.score[str(width)]:.1%}" for width in scored)
+        table.add_row(_tail(layer.name), layer.kind, f"{layer.parameters:,}", *snr_db, *scores)
+    _out().print(table)
+
+
 def _tail(name: str, characters: int = 72) -> str:
     """The end of a long name, where the layer is."""
     return name if len(name) <= characters else "…" + name[-characters:]
 
 
-def _print_report(report: Any, tensors: int) -> None:
+def _print_report(report: Any, found: KernelTruth | str, tensors: int) -> None:
     from rich.table import Table
+
+    from exporter.kernels import in_words
 
     console = _out()
     console.print(f"{report.path}  {report.format}  {report.size_bytes:,} bytes")
     _print_signature(console, report.signature)
     counts = ", ".join(f"{name} {count}" for name, count in report.operations.items())
     console.print(f"operations: {counts}", soft_wrap=True)
+    for line in in_words(found):
+        console.print(line, soft_wrap=True)
     table = Table("tensor", "dtype", "shape", "bytes", "share", box=None, pad_edge=False)
     for tensor in report.tensors[:tensors]:
         share = f"{tensor.size_bytes / report.size_bytes:.1%}"

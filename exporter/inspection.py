@@ -1,10 +1,13 @@
-"""What is inside an artifact: signature, operations, and bytes by tensor; read from the file, nothing is executed."""
+"""What is inside an artifact: signature, operations, and bytes by tensor; read from the file, nothing is executed.
+
+What its low-bit weights run on, for which it has to run, is found in exporter/kernels.py, in a child process.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,26 +138,37 @@ def _tflite(path: Path) -> Contents:
 
 def _coreml(path: Path) -> Contents:
     from runtimes.coreml_runtime import read_specification, signature_of
-    from runtimes.mil_evaluator import DTYPES, tensor_spec
+    from runtimes.mil_evaluator import DTYPES, main_block, tensor_spec
 
     specification, _ = read_specification(path)
-    function = specification.mlProgram.functions["main"]
-    block = function.block_specializations[function.opset]
+    block = main_block(specification.mlProgram)
 
     def stored(name: str, value: Any) -> StoredTensor:
         spec = tensor_spec(name, value.type)
         shape = tuple(int(length) for length in spec.shape)
         bits = DTYPES[value.type.tensorType.dataType][1]
-        return StoredTensor(name, spec.dtype, shape, math.ceil(math.prod(shape) * bits / 8))
+        dtype = spec.dtype if bits >= 8 else spec.dtype.replace("8", str(bits))  # numpy has none of fewer
+        return StoredTensor(name, dtype, shape, math.ceil(math.prod(shape) * bits / 8))
 
     tensors = [
-        stored(operation.outputs[0].name, value)
+        stored(name, value)
         for operation in block.operations
-        for value in operation.attributes.values()
+        for name, value in _written_values(operation)
         if value.WhichOneof("value") == "blobFileValue"
     ]
     names = [operation.type for operation in block.operations if operation.type != "const"]
     return signature_of(specification), names, tensors, dict(specification.description.metadata.userDefined)
+
+
+def _written_values(operation: Any) -> Iterator[tuple[str, Any]]:
+    """The values that stand in a MIL operation: a constant's own, and the codes, scales and palettes of a constexpr."""
+    output = operation.outputs[0].name if operation.outputs else ""
+    for key, value in operation.attributes.items():
+        yield output if operation.type == "const" else f"{output}.{key}", value
+    for key, argument in operation.inputs.items():
+        for binding in argument.arguments:
+            if binding.WhichOneof("binding") == "value":
+                yield f"{output}.{key}", binding.value
 
 
 READERS = {"onnx": _onnx, "tflite": _tflite, "coreml": _coreml}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.lowering import TARGETS
+from exporter.recipe import NO_RECIPE, Recipe
 from runtimes.errors import BadInput
 from runtimes.types import PRECISIONS
 
@@ -16,26 +17,35 @@ OPSETS = range(18, 24)
 """The ONNX opsets that torch 2.13 writes: its operator library starts at 18, its highest is 23."""
 IOS_VERSIONS = range(15, 19)
 """The iOS versions that coremltools 9 names for ML Programs."""
-DEFAULT_OPSET = 20
-DEFAULT_IOS = 16
+DEFAULTS = {"opset": 20, "min_ios": 16}
+"""Where neither the user nor the recipe asks for more."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """One export: targets in order, what to write and where; see `pocketship export --help`."""
+    """One export: targets in order, what to write and where; see `pocketship export --help`.
+
+    `opset` and `min_ios` are None where the user leaves them to us; `max_drop` is a share of 1.
+    """
 
     targets: tuple[str, ...] = tuple(TARGETS)
     output: Path | None = None
     task: str | None = None
     weights: str | None = None
-    opset: int = DEFAULT_OPSET
-    min_ios: int = DEFAULT_IOS
+    opset: int | None = None
+    min_ios: int | None = None
     coreml_precision: str = "float32"
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dynamic: tuple[tuple[str, int], ...] = ()
     atol: float | None = None
     trust_remote_code: bool = False
     force: bool = False
+    recipe: Recipe = NO_RECIPE
+    data: str | None = None
+    seed: int = 0
+    max_drop: float | None = None
+    max_size_bytes: int | None = None
+    min_speedup: float | None = None
 
 
 def parse_targets(words: Sequence[str]) -> tuple[str, ...]:
@@ -89,9 +99,9 @@ def check_installed(options: Options) -> None:
 def check_options(options: Options) -> None:
     """Raise BadInput that lists every option out of its range."""
     faults = []
-    if options.opset not in OPSETS:
+    if options.opset is not None and options.opset not in OPSETS:
         faults.append(f"--opset {options.opset} is none of {OPSETS[0]} to {OPSETS[-1]}")
-    if options.min_ios not in IOS_VERSIONS:
+    if options.min_ios is not None and options.min_ios not in IOS_VERSIONS:
         faults.append(f"--min-ios {options.min_ios} is none of {IOS_VERSIONS[0]} to {IOS_VERSIONS[-1]}")
     if options.coreml_precision not in PRECISIONS:
         faults.append(f"--coreml-precision {options.coreml_precision} is none of {', '.join(PRECISIONS)}")
@@ -100,3 +110,18 @@ def check_options(options: Options) -> None:
     faults += [f"unknown target {t!r}" for t in options.targets if t not in TARGETS]
     if faults:
         raise BadInput(", ".join(faults), remedy="see pocketship export --help")
+
+
+def version_for(name: str, asked: int | None, needed: int) -> int:
+    """The opset, or the least iOS version, of an export: as asked for, by default as low as what is needed allows.
+
+    Raises BadInput when less was asked for than a low-bit representation needs.
+    """
+    if asked is not None and asked < needed:
+        option = f"--{name.replace('_', '-')}"
+        raise BadInput(
+            f"the recipe's weights need {name.replace('_', ' ')} {needed}, not {asked}",
+            where=option,
+            remedy=f"leave {option} out, or choose another precision",
+        )
+    return max(asked or DEFAULTS[name], needed)

@@ -69,7 +69,7 @@ def load(source: str, options: SourceOptions) -> Source:
         raise BadInput("--weights goes with timm:NAME or FILE.py:FACTORY", where=source, remedy="leave it out")
     declare_torchvision_operators()
     if source in ZOO:
-        return importlib.import_module(ZOO[source].module).load()
+        return importlib.import_module(ZOO[source].module).load(source)
     if source.startswith("timm:"):
         return _timm(source.removeprefix("timm:"), options)
     if factory:

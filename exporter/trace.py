@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from exporter.low_bit import LowBit, load_low_bit, save_low_bit
+from exporter.lowering import user_line
 from runtimes.bundle import from_json
-from runtimes.errors import BadInput
+from runtimes.errors import BadInput, UnsupportedOperation
 from runtimes.types import Dimension, Signature, TensorSpec
 
 Tensors = dict[str, torch.Tensor]
+NAMESPACES = ("aten", "prims", "prim", "quantized_decomposed")
+"""Where torch's own operations are, which converters know."""
 INPUT_DTYPES = (torch.float32, torch.int64, torch.int32, torch.uint8, torch.int8, torch.bool)
+LOW_BIT_SUFFIX = ".low_bit.npz"
 PROJECT = Path(__file__).resolve().parent
 LIBRARIES = (str(Path(torch.__file__).parent), str(PROJECT))
 
@@ -34,10 +40,14 @@ class DynamicAxis:
 
 @dataclass(frozen=True)
 class Program:
-    """A traced model: `exported` takes the inputs of `signature` as keywords and returns its outputs as a dict."""
+    """A traced model: `exported` takes the inputs of `signature` as keywords and returns its outputs as a dict.
+
+    `low_bit` says which of its weights are low-bit ones, by the name of the parameter in the source's own module.
+    """
 
     exported: torch.export.ExportedProgram
     signature: Signature
+    low_bit: LowBit = field(default_factory=dict)
 
 
 class FlatModule(torch.nn.Module):
@@ -46,6 +56,7 @@ class FlatModule(torch.nn.Module):
     def __init__(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super().__init__()
         self.module = module
+        self._given = args, kwargs
         self._bound = _bind(module, args, kwargs)
         self._positional, self._keywords = len(args), tuple(kwargs)
         leaves, self._structure = pytree.tree_flatten_with_path(dict(self._bound.arguments))
@@ -56,6 +67,10 @@ class FlatModule(torch.nn.Module):
             n: leaf.detach().clone(memory_format=torch.contiguous_format) for n, leaf in self._leaves if n in names
         }
         self.forward = self._with_signature(names)
+
+    def copy(self) -> FlatModule:
+        """The same with a module of its own; what tells training from evaluation goes along."""
+        return FlatModule(copy.deepcopy(self.module), *self._given)
 
     def _with_signature(self, names: Sequence[str]) -> Callable[..., Tensors]:
         """A forward() of just these keywords: torch.export reads them from the signature, for its own names."""
@@ -189,6 +204,21 @@ def trace(flat: FlatModule, example: Tensors, dynamic: Sequence[DynamicAxis] = (
     return Program(exported, _signature(exported, dynamic))
 
 
+def check_operations(program: Program) -> None:
+    """Raise UnsupportedOperation for operations that come with the user's code: no converter knows them."""
+    for node in program.exported.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace not in NAMESPACES:
+            raise UnsupportedOperation(
+                f"no target has {node.target} of {user_line(node.meta.get('stack_trace') or '')}",
+                remedy="rewrite that line with operations of torch",
+            )
+
+
+def operations(program: Program) -> int:
+    """How many operations a traced program calls."""
+    return sum(node.op == "call_function" for node in program.exported.graph.nodes)
+
+
 def _changed_state(exported: torch.export.ExportedProgram) -> list[str]:
     """The buffers and inputs that forward() writes to, which show once in-place operations are made functional."""
     in_place = any(
@@ -244,7 +274,7 @@ def _signature(exported: torch.export.ExportedProgram, dynamic: Sequence[Dynamic
 
 
 def save_program(program: Program, path: Path) -> None:
-    """Keep a traced program for the children that lower it; its signature travels inside.
+    """Keep a traced program for the children that lower it; its signature travels inside, its low-bit weights beside.
 
     Raises BadInput for what torch.export traces but cannot save.
     """
@@ -255,10 +285,12 @@ def save_program(program: Program, path: Path) -> None:
         torch.export.save(program.exported, path, extra_files=extra_files)
     except SerializeError as error:
         raise untraceable(error) from error
+    save_low_bit(program.low_bit, path.with_suffix(LOW_BIT_SUFFIX))
 
 
 def load_program(path: Path) -> Program:
     """Read what `save_program` wrote."""
     extra = {"signature.json": ""}
     exported = torch.export.load(path, extra_files=extra)
-    return Program(exported, from_json(Signature, json.loads(extra["signature.json"])))
+    signature = from_json(Signature, json.loads(extra["signature.json"]))
+    return Program(exported, signature, load_low_bit(path.with_suffix(LOW_BIT_SUFFIX)))

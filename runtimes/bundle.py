@@ -6,17 +6,28 @@ import dataclasses
 import hashlib
 import json
 import os
+import types
 import typing
 from pathlib import Path, PurePosixPath
 from typing import Any, Optional, Tuple, Union
 
 from runtimes.errors import BadInput
-from runtimes.types import EXECUTION_KINDS, FORMATS, PRECISIONS, SCHEMA_VERSION, Artifact, BundleFile, Manifest
+from runtimes.types import (
+    COMPUTE_TYPES,
+    EXECUTION_KINDS,
+    FORMATS,
+    PRECISIONS,
+    SCHEMA_VERSION,
+    Artifact,
+    BundleFile,
+    Manifest,
+)
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 HASH_CHUNK_BYTES = 1 << 20
 JSON_NAMES = {type(None): "null"}
+UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))  # `X | None` is of the second kind
 
 
 def from_json(kind: Any, value: Any, where: str = "") -> Any:
@@ -25,6 +36,8 @@ def from_json(kind: Any, value: Any, where: str = "") -> Any:
     Raises BadInput naming the field that is missing, unknown or of another type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind):
         return _record(kind, value, where)
     if origin is tuple:
@@ -33,7 +46,10 @@ def from_json(kind: Any, value: Any, where: str = "") -> Any:
     if origin is dict:
         _expect(isinstance(value, dict), where, "an object", value)
         return {k: from_json(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    kinds = arguments if origin is typing.Union else (kind,)
+    kinds = arguments if origin in UNIONS else (kind,)
+    records = [k for k in kinds if dataclasses.is_dataclass(k)]
+    if records and value is not None:
+        return _record(records[0], value, where)
     if type(value) is int and int not in kinds and float in kinds:
         return float(value)
     _expect(type(value) in kinds, where, " or ".join(JSON_NAMES.get(k, k.__name__) for k in kinds), value)
@@ -80,12 +96,13 @@ def read_manifest(bundle: Path) -> Manifest:
             remedy="export the bundle again",
         )
     manifest = from_json(Manifest, value)
-    for entry in (*manifest.artifacts, *manifest.files):
-        _inside(entry.path, path)
+    for name in (*(e.path for e in (*manifest.artifacts, *manifest.files)), *(a.golden for a in manifest.artifacts)):
+        _inside(name, path)
     for artifact in manifest.artifacts:
         for found, allowed in (
             (artifact.format, FORMATS),
             (artifact.precision, PRECISIONS),
+            (artifact.compute, COMPUTE_TYPES),
             (artifact.parity.executed_by.kind, EXECUTION_KINDS),
         ):
             if found not in allowed:

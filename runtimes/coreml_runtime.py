@@ -8,7 +8,7 @@ import platform
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -131,10 +131,12 @@ class CoreMlSession:
         del self._compute
 
 
-def open_session(path: Path) -> CoreMlSession:
+def open_session(path: Path, threads: Optional[int] = None) -> CoreMlSession:
     """Load a Core ML package.
 
-    Raises BadInput when coremltools is absent or the package cannot be used, and UnsupportedOperation, off macOS, when
-    the evaluator lacks an operation.
+    Raises BadInput when coremltools is absent or the package cannot be used, or for `threads`, which Core ML chooses
+    itself; UnsupportedOperation, off macOS, when the evaluator lacks an operation.
     """
+    if threads is not None:
+        raise BadInput("Core ML takes no number of threads", where=str(path), remedy="leave the choice to it")
     return CoreMlSession(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Optional
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def _spec(name: str, details: dict) -> TensorSpec:
 class LiteRtSession:
     """A `Session` over the one signature of a TFLite file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: Optional[int]) -> None:
         try:
             from ai_edge_litert import __version__ as version
             from ai_edge_litert import interpreter
@@ -32,7 +32,7 @@ class LiteRtSession:
                 "LiteRT is not installed", where=str(path), remedy="pip install 'pocketship[litert]'"
             ) from error
         try:
-            self._interpreter = interpreter.Interpreter(model_path=str(path))
+            self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
             key, names = next(iter(self._interpreter.get_signature_list().items()))
             self._runner = self._interpreter.get_signature_runner(key)
@@ -58,9 +58,9 @@ class LiteRtSession:
         del self._runner, self._interpreter
 
 
-def open_session(path: Path) -> LiteRtSession:
+def open_session(path: Path, threads: Optional[int] = None) -> LiteRtSession:
     """Load a TFLite file.
 
     Raises BadInput when LiteRT is absent or refuses the file.
     """
-    return LiteRtSession(path)
+    return LiteRtSession(path, threads)

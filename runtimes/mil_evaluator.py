@@ -103,7 +103,7 @@ def tensor_spec(name: str, value_type: Any) -> TensorSpec:
     return TensorSpec(name, DTYPES[value_type.tensorType.dataType][0], tuple(shape))
 
 
-class _WeightFiles:
+class WeightFiles:
     """The blob files of a package, mapped into memory when first needed.
 
     A blob: sentinel and type (uint32 each), size and place of the data in bytes (uint64 each), padded to 64 bytes.
@@ -141,7 +141,7 @@ class _WeightFiles:
         )
 
 
-def _constant(name: str, value: Any, weights: _WeightFiles) -> Any:
+def written_value(name: str, value: Any, weights: WeightFiles) -> Any:
     """A MIL Value as an array of its declared type and shape, or a string."""
     spec = tensor_spec(name, value.type)
     bits = DTYPES[value.type.tensorType.dataType][1]
@@ -186,7 +186,7 @@ def _refuse_unknown(operations: Sequence[Any]) -> None:
         )
 
 
-def _step(operation: Any, constants: Dict[str, Any], weights: _WeightFiles) -> Step:
+def _step(operation: Any, constants: Dict[str, Any], weights: WeightFiles) -> Step:
     """An operation as a Step; values written into it become constants of their own."""
     outputs = tuple(tensor_spec(output.name, output.type) for output in operation.outputs)
     arguments: Dict[str, Names] = {}
@@ -196,14 +196,14 @@ def _step(operation: Any, constants: Dict[str, Any], weights: _WeightFiles) -> S
             name = binding.name
             if binding.WhichOneof("binding") == "value":
                 name = f"{outputs[0].name}.{key}.{place}"
-                constants[name] = _constant(name, binding.value, weights)
+                constants[name] = written_value(name, binding.value, weights)
             names.append(name)
         arguments[key] = names[0] if len(names) == 1 else tuple(names)
     if _is_constexpr(operation.type):  # up to iOS17 its inputs are attributes
         for key, value in operation.attributes.items():
             if key != "name":
                 name = f"{outputs[0].name}.{key}"
-                constants[name] = _constant(name, value, weights)
+                constants[name] = written_value(name, value, weights)
                 arguments[key] = name
     return Step(operation.type, arguments, outputs)
 
@@ -225,14 +225,15 @@ def _with_lifetimes(steps: Sequence[Step], kept: Set[str]) -> Tuple[Step, ...]:
     return tuple(reversed(result))
 
 
-def _main_block(specification: Any) -> Any:
+def main_block(specification: Any) -> Any:
+    """The block of operations of the function "main"."""
     function = specification.functions["main"]
     return function.block_specializations[function.opset]
 
 
 def declared_outputs(specification: Any) -> Tuple[TensorSpec, ...]:
     """The outputs of "main" as the program declares them; the model's description leaves flexible shapes out."""
-    block = _main_block(specification)
+    block = main_block(specification)
     types = {value.name: value.type for value in specification.functions["main"].inputs}
     types.update({output.name: output.type for operation in block.operations for output in operation.outputs})
     return tuple(tensor_spec(name, types[name]) for name in block.outputs)
@@ -244,15 +245,15 @@ def load_program(specification: Any, weights_folder: Path) -> Program:
     Raises UnsupportedOperation, with all of them, when it holds operations that the evaluator lacks, and BadInput when
     weights are missing or damaged.
     """
-    block = _main_block(specification)
+    block = main_block(specification)
     _refuse_unknown(block.operations)
-    weights = _WeightFiles(weights_folder)
+    weights = WeightFiles(weights_folder)
     constants: Dict[str, Any] = {}
     steps: List[Step] = []
     for operation in block.operations:
         if operation.type == "const":
             name = operation.outputs[0].name
-            constants[name] = _constant(name, operation.attributes["val"], weights)
+            constants[name] = written_value(name, operation.attributes["val"], weights)
             continue
         step = _step(operation, constants, weights)
         if _is_constexpr(step.op):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def _spec(node: Any) -> TensorSpec:
 class OnnxSession:
     """A `Session` over onnxruntime's InferenceSession."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: Optional[int]) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -36,8 +36,10 @@ class OnnxSession:
                 "onnxruntime is not installed", where=str(path), remedy="pip install 'pocketship[onnxruntime]'"
             ) from error
         onnxruntime.set_default_logger_severity(4)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0  # 0: one for each core
         try:
-            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a family of its own without a common base
             raise BadInput(
                 f"onnxruntime cannot load it: {error}", where=str(path), remedy="export the model again"
@@ -57,9 +59,9 @@ class OnnxSession:
         del self._session
 
 
-def open_session(path: Path) -> OnnxSession:
+def open_session(path: Path, threads: Optional[int] = None) -> OnnxSession:
     """Load an ONNX file.
 
     Raises BadInput when onnxruntime is absent or refuses the file.
     """
-    return OnnxSession(path)
+    return OnnxSession(path, threads)

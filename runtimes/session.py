@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Dict, Mapping, Protocol
+from typing import Dict, Mapping, Optional, Protocol
 
 import numpy as np
 
@@ -30,7 +30,7 @@ RUNTIMES = {
     "tflite": "runtimes.litert_runtime",
     "coreml": "runtimes.coreml_runtime",
 }
-"""format -> module with `open_session(path) -> Session`, imported only when it is needed."""
+"""format -> module with `open_session(path, threads) -> Session`, imported only when it is needed."""
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
 
@@ -49,16 +49,18 @@ def format_of(path: Path) -> str:
     return SUFFIXES[path.suffix]
 
 
-def open_session(path: Path) -> Session:
-    """Load an artifact in its own runtime.
+def open_session(path: Path, threads: Optional[int] = None) -> Session:
+    """Load an artifact in its own runtime, which computes with `threads` threads, or with as many as it likes.
 
-    Raises BadInput when the file is missing, is no artifact, or its runtime is not installed.
+    Raises BadInput when the file is missing, is no artifact, its runtime is not installed, or cannot be told `threads`.
     """
     path = Path(path)
+    if threads is not None and threads < 1:
+        raise BadInput(f"{threads} threads cannot compute", remedy="give 1 or more")
     module = RUNTIMES[format_of(path)]
     if not path.exists():
         raise BadInput("no such artifact", where=str(path), remedy="check the path")
-    return importlib.import_module(module).open_session(path)
+    return importlib.import_module(module).open_session(path, threads)
 
 
 def feeds(inputs: Mapping[str, np.ndarray], signature: Signature) -> Dict[str, np.ndarray]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 SCHEMA_VERSION = 1
 
 FORMATS = ("onnx", "tflite", "coreml")
-PRECISIONS = ("float32", "float16")
+PRECISIONS = ("float32", "float16", "int8", "int4", "ternary")
+COMPUTE_TYPES = ("float32", "float16")
 EXECUTION_KINDS = ("physical", "emulated", "browser", "off-device")
 
 Dimension = Union[int, str]
@@ -65,7 +66,13 @@ class Parity:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file (or package folder) of a bundle; `path` is relative to the bundle, `precision` that of its weights."""
+    """One file (or package folder) of a bundle; `path` and `golden` are relative to the bundle.
+
+    `precision` is that of its weights (of the smallest, where a recipe made several), `compute` that of its arithmetic
+    outside of integer layers. `noise` gives, for outputs behind quantized activations, the error that their rounding
+    makes by itself. `representations` names the low-bit weights and how each is stored; `left_float` those that could
+    not be, with the reason.
+    """
 
     format: str
     path: str
@@ -74,6 +81,11 @@ class Artifact:
     precision: str
     signature: Signature
     parity: Parity
+    compute: str = "float32"
+    golden: str = "golden.npz"
+    noise: Dict[str, float] = field(default_factory=dict)
+    representations: Dict[str, str] = field(default_factory=dict)
+    left_float: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,70 @@ class BundleFile:
 
 
 @dataclass(frozen=True)
+class RecipeStep:
+    """One pass of a recipe: its name, its settings as they were used, and what it noted."""
+
+    name: str
+    settings: Dict[str, Any]
+    notes: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """An artifact's figure on a test split of `samples` samples, and the 95% interval of it.
+
+    `value`, `low` and `high` are shares of 1, the higher the better; `others` holds the task's further figures.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    samples: int
+    others: Dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Medians on the machine that exported, and how many times faster than the original of the same format.
+
+    Both were measured in turns; `speedup_low` to `speedup_high` is the 95% interval of the ratio: where it contains 1,
+    no difference is shown. `threads` is None where the runtime chooses.
+    """
+
+    median_ms: float
+    baseline_median_ms: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    threads: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """What one artifact costs and is worth after stage `index` of a recipe; stage 0 is the original.
+
+    `parameters` and `nonzero` count the elements of the PyTorch module's parameters. `gzip_bytes` is the artifact
+    compressed by zlib, `sparse_bytes` what it would take with its weights in the format's own sparse encoding wherever
+    that is smaller. `waterfall` says where its bytes went and adds up to `size_bytes`. `not_timed` says why there is no
+    latency.
+    """
+
+    index: int
+    stage: str
+    format: str
+    parameters: int
+    nonzero: int
+    size_bytes: int
+    gzip_bytes: int
+    sparse_bytes: int
+    waterfall: Dict[str, int]
+    accuracy: Optional[Accuracy] = None
+    latency: Optional[Latency] = None
+    not_timed: str = ""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What `manifest.json` holds: see docs/manifest.md."""
 
@@ -113,3 +189,5 @@ class Manifest:
     files: Tuple[BundleFile, ...]
     tool_versions: Dict[str, str]
     settings: Dict[str, Union[str, int, float, bool]] = field(default_factory=dict)
+    recipe: Tuple[RecipeStep, ...] = ()
+    ledger: Tuple[LedgerRow, ...] = ()

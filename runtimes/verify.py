@@ -33,22 +33,22 @@ def verify(bundle: Path, manifest: Manifest) -> Tuple[Check, ...]:
     for entry in manifest.files:
         fault = damage(bundle, entry)
         checks.append(Check(entry.path, False, not fault, None, fault))
-    golden = [check for check in checks if check.path == GOLDEN]
-    if not golden:
-        golden = [Check(GOLDEN, False, False, None, f"{GOLDEN}: not in the manifest")]
-        checks += golden
-    can_run = all(check.intact for check in golden)
+    intact_files = {check.path for check in checks if check.intact}
+    known = {check.path for check in checks}
+    for name in sorted({GOLDEN, *(artifact.golden for artifact in manifest.artifacts)} - known):
+        checks.append(Check(name, False, False, None, f"{name}: not in the manifest"))
     for artifact in manifest.artifacts:
         fault, parity = damage(bundle, artifact), None
         intact, not_run = not fault, ""
-        if intact and can_run:
+        if intact and artifact.golden in intact_files:
             try:
                 atol = manifest.settings.get("atol")
                 parity = prove(
                     bundle / artifact.path,
-                    bundle / GOLDEN,
-                    precision=artifact.precision,
+                    bundle / artifact.golden,
+                    compute=artifact.compute,
                     atol=None if atol is None else float(atol),
+                    noise=artifact.noise,
                 )[1]
                 fault = f"{artifact.path}: {parity.reason}" if parity.verdict != "pass" else ""
             except NotInstalled as error:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import pipeline
+from benchmarks.tasks import TASKS
+from exporter import artifacts, pipeline
 from exporter.families import ZOO
 from exporter.lowering import TARGETS
 from runtimes.session import RUNTIMES, SUFFIXES
@@ -22,12 +23,17 @@ from runtimes.types import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("exporter", "benchmarks", "runtimes")
-PEERS = ROOT / "benchmarks" / "bare"
+PEERS = ROOT / "benchmarks" / "peers" / "bare"
 """What a user would run without pocketship: scripts of their own, which the peers benchmark starts as processes."""
 
 FILES = sorted(f for package in ORDER for f in (ROOT / package).rglob("*.py") if PEERS not in f.parents)
 RUNTIME_FILES = [f for f in FILES if f.parent.name == "runtimes"]
-COMMAND_LINES = [ROOT / "exporter" / "cli.py", ROOT / "benchmarks" / "peers.py"]
+COMMAND_LINES = [
+    ROOT / "exporter" / "cli.py",
+    ROOT / "exporter" / "families" / "train.py",
+    ROOT / "benchmarks" / "cli.py",
+    *(ROOT / "benchmarks" / "peers").glob("*.py"),
+]
 RUNTIME_LIBRARIES = {"onnxruntime", "ai_edge_litert", "coremltools", "google"}
 
 
@@ -155,14 +161,15 @@ def test_every_folder_of_code_is_packaged_and_no_test_is():
 
 
 def mentioned(name: str, folder: str) -> bool:
-    """Whether a test in the mirrored folder speaks of `name`."""
-    pattern = re.compile(rf"\b{re.escape(name)}\b")
-    return any(pattern.search(f.read_text()) for f in (ROOT / "tests" / folder).rglob("test_*.py"))
+    """Whether a test in the mirrored folder, or the mirrored file, speaks of `name`."""
+    pattern, place = re.compile(rf"\b{re.escape(name)}\b"), ROOT / "tests" / folder
+    files = [place] if place.suffix == ".py" else place.rglob("test_*.py")
+    return any(pattern.search(f.read_text()) for f in files)
 
 
 def test_the_formats_are_the_same_everywhere():
     assert tuple(TARGETS) == tuple(RUNTIMES) == FORMATS
-    assert sorted(pipeline.SLOWEST_FIRST) == sorted(FORMATS)
+    assert sorted(artifacts.SLOWEST_FIRST) == sorted(FORMATS)
     assert {name: SUFFIXES[Path(target.file_name).suffix] for name, target in TARGETS.items()} == {
         f: f for f in FORMATS
     }
@@ -194,15 +201,31 @@ def test_every_runtime_has_its_row():
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_a_model_of_the_zoo_is_one_module_one_row_and_a_mirrored_test(name):
-    assert ZOO[name].module == f"exporter.families.{name}"
+def test_a_model_of_the_zoo_is_one_row_with_a_module_a_task_and_a_mirrored_test(name):
+    assert ZOO[name].module.startswith("exporter.families.")
     assert callable(importlib.import_module(ZOO[name].module).load)
+    assert name in TASKS[ZOO[name].data].models
     assert mentioned(name, "exporter")
 
 
-def test_every_family_has_its_row():
-    files = {f"exporter.families.{f.stem}" for f in (ROOT / "exporter" / "families").glob("[a-z]*.py")}
+def test_every_family_has_a_row_and_every_file_of_weights_a_model():
+    folder = ROOT / "exporter" / "families"
+    files = {f"exporter.families.{f.stem}" for f in folder.glob("[a-z]*.py") if f.stem != "train"}
     assert files == {model.module for model in ZOO.values()}
+    assert {f.stem for f in (folder / "weights").iterdir()} <= set(ZOO)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_one_row_with_a_module_its_models_and_a_mirrored_test(name):
+    module = importlib.import_module(TASKS[name].module)
+    assert callable(module.load)
+    assert TASKS[name].models == tuple(model for model in ZOO if ZOO[model].data == name)
+    assert mentioned(name, f"benchmarks/tasks/test_{module.__name__.split('.')[-1]}.py")
+
+
+def test_every_task_has_its_row():
+    files = {f"benchmarks.tasks.{f.stem}" for f in (ROOT / "benchmarks" / "tasks").glob("[a-z]*.py") if f.stem != "own"}
+    assert files == {row.module for row in TASKS.values()}
 
 
 HEAVY = {"torch", "numpy", "scipy", "pandas", "tensorflow", "onnx", "onnxruntime", "onnxscript", "onnx_ir"} | {

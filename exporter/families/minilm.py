@@ -45,7 +45,7 @@ def model_folder() -> Path:
     return folder
 
 
-def load() -> Source:
+def load(name: str = "minilm") -> Source:
     """The encoder with its real weights, its tokenizer, and real sentences."""
     from tokenizers import Tokenizer
     from transformers import BertModel
@@ -61,10 +61,10 @@ def load() -> Source:
 
     example = samples({"input_ids": (1, MAX_TOKENS)})[0]
     return Source(
-        name="minilm",
+        name=name,
         kind="zoo",
         module=module,
-        kwargs={name: example[name] for name in ("input_ids", "attention_mask", "token_type_ids")},
+        kwargs={key: example[key] for key in ("input_ids", "attention_mask", "token_type_ids")},
         samples=samples,
         weights="pretrained",
         task="sentence-similarity",

@@ -16,7 +16,10 @@ LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
 
 @dataclass(frozen=True)
 class Target:
-    """A module with `prepare(program, settings)`, `unsupported(program)` and `lower(program, path, settings)`."""
+    """A module with `prepare(program, settings)`, `unsupported(program)` and `lower(program, path, settings)`.
+
+    `lower` writes the artifact and says how each low-bit weight of the program is stored there.
+    """
 
     module: str
     file_name: str
@@ -51,24 +54,27 @@ class Unsupported:
 
 
 def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The child's side of a lowering: load the program, report what the target lacks, else write the artifact.
+    """The child's side of a target: lower each snapshot of the model as soon as it is there.
 
-    The converter is imported, which takes seconds, while another child still traces the program: `job["settings"]` is a
-    file that appears when the program is there.
+    The converter is imported, which takes seconds, while another child still traces the program: a snapshot is there
+    once its file of settings is. What the target lacks is told first, then that an artifact lies there.
     """
     target = importlib.import_module(TARGETS[job["target"]].module)
     for package in TARGETS[job["target"]].packages:
         importlib.import_module(package)
     from exporter.trace import load_program
 
-    while not Path(job["settings"]).exists():
-        time.sleep(POLL_S)
-    settings = LoweringSettings(**json.loads(Path(job["settings"]).read_text(encoding="utf-8"))[job["target"]])
-    program = target.prepare(load_program(Path(job["program"])), settings)
-    refusals = target.unsupported(program)
-    emit({"unsupported": [asdict(r) for r in refusals]})
-    if not refusals and not job["dry_run"]:
-        target.lower(program, Path(job["output"]), settings)
+    for index, snapshot in enumerate(job["snapshots"]):
+        while not Path(snapshot["settings"]).exists():
+            time.sleep(POLL_S)
+        settings = LoweringSettings(**json.loads(Path(snapshot["settings"]).read_text(encoding="utf-8"))[job["target"]])
+        program = target.prepare(load_program(Path(snapshot["program"])), settings)
+        refusals = target.unsupported(program)
+        emit({"unsupported": [asdict(r) for r in refusals]})
+        if refusals or job["dry_run"]:
+            return {}
+        carried = target.lower(program, Path(snapshot["output"]), settings)
+        emit({"lowered": index, "carried": [asdict(c) for c in carried]})
     return {}
 
 

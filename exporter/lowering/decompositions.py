@@ -42,6 +42,14 @@ def _reciprocal(x: torch.Tensor) -> torch.Tensor:
     return torch.full((), 1.0, dtype=x.dtype) / x
 
 
+def _prelu(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """coremltools takes a slope for each channel only for `[batch, channels, height, width]`."""
+    if x.ndim == 4 or weight.numel() == 1:
+        return NotImplemented
+    slope = weight.reshape(-1, *[1] * (x.ndim - 2)) if x.ndim > 1 else weight
+    return torch.relu(x) - slope * torch.relu(-x)
+
+
 ALPHA = {aten.add.Tensor: _add, aten.sub.Tensor: _subtract, aten.rsub.Tensor: _subtract_from}
 ACTIVATIONS = {aten.gelu.default: _tanh_gelu, aten.log_sigmoid.default: _log_sigmoid}
 INEXACT = {
@@ -49,3 +57,11 @@ INEXACT = {
     aten._log_softmax.default: _log_softmax,
     aten.reciprocal.default: _reciprocal,
 }
+def _prelu_without_negation(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """litert-torch negates the input, and its optimizer folds that into a second copy of the layer's weights before it."""
+    slope = weight.reshape(-1, *[1] * (x.ndim - 2)) if x.ndim > 1 else weight
+    return torch.relu(x) + slope * torch.clamp(x, max=0.0)
+
+
+DOUBLED = {aten.prelu.default: _prelu_without_negation}
+REFUSED = {aten.prelu.default: _prelu}

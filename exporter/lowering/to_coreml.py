@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._decomp import core_aten_decompositions  # noqa: F401  (registers the decompositions of RNNs)
@@ -12,9 +13,14 @@ from torch.fx import Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
-from exporter.lowering.decompositions import ACTIVATIONS, ALPHA, INEXACT
+from exporter.lowering.decompositions import ACTIVATIONS, ALPHA, INEXACT, REFUSED
+from exporter.lowering.low_bit_coreml import carry
+from exporter.lowering.representation import Carried
 from exporter.trace import Program
 from runtimes.errors import UnsupportedOperation
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Program as MilProgram
 
 FLOAT16_LOWEST = -1e4
 """Stands for a mask's "minus infinity" in fp16, where float32's lowest overflows and 0 * -inf gives NaN."""
@@ -45,7 +51,7 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
     """Decompose composite operations, and those that coremltools takes from no exported program, or takes wrongly."""
     known = {**torch._decomp.decomposition_table, **torch.export.default_decompositions()}
     table = {op: known[op] for op in (*RECURRENT, *MISREAD)}
-    exported = program.exported.run_decompositions({**table, **ALPHA, **ACTIVATIONS, **INEXACT})
+    exported = program.exported.run_decompositions({**table, **ALPHA, **ACTIVATIONS, **INEXACT, **REFUSED})
     _adapt(exported)
     while lacking := {n.target for n in _unknown(exported)} & set(known):
         exported = exported.run_decompositions({op: known[op] for op in lacking})
@@ -54,7 +60,7 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
     exported.graph_module.recompile()
     if settings.coreml_precision == "float16":
         _clamp_masks(exported)
-    return Program(exported, program.signature)
+    return Program(exported, program.signature, program.low_bit)
 
 
 def _unknown(exported: torch.export.ExportedProgram) -> list[Node]:
@@ -117,21 +123,39 @@ def unsupported(program: Program) -> tuple[Unsupported, ...]:
     return (*inputs, *refusals("coreml", nodes, remedy))
 
 
-def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
+def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Carried, ...]:
     """Write a prepared program as an .mlpackage folder at `path`, with the same bytes for the same program.
 
     Raises UnsupportedOperation where coremltools refuses an operation.
     """
     import coremltools as ct
 
+    target = getattr(ct.target, f"iOS{settings.min_ios}")
+    converted = _converted(program, settings, target)
+    carried = carry(converted, program.low_bit, settings)
+    model = ct.convert(
+        converted,
+        convert_to="mlprogram",
+        minimum_deployment_target=target,
+        pass_pipeline=ct.PassPipeline.EMPTY,  # all are done
+        skip_model_load=True,
+    )
+    model.user_defined_metadata.update(settings.metadata)
+    model.save(str(path))
+    _settle(path)
+    return carried
+
+
+def _converted(program: Program, settings: LoweringSettings, target: Any) -> MilProgram:
+    import coremltools as ct
+
     try:
-        model = ct.convert(
+        return ct.convert(
             program.exported,
-            convert_to="mlprogram",
+            convert_to="milinternal",
             outputs=[ct.TensorType(name=spec.name) for spec in program.signature.outputs],
-            minimum_deployment_target=getattr(ct.target, f"iOS{settings.min_ios}"),
+            minimum_deployment_target=target,
             compute_precision=ct.precision.FLOAT16 if settings.coreml_precision == "float16" else ct.precision.FLOAT32,
-            skip_model_load=True,
         )
     except (NotImplementedError, ValueError, RuntimeError, TypeError, KeyError, AssertionError) as error:
         raise UnsupportedOperation(
@@ -139,9 +163,6 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
             where="coreml",
             remedy="rewrite the operation it names, raise --min-ios, or leave out --target coreml",
         ) from error
-    model.user_defined_metadata.update(settings.metadata)
-    model.save(str(path))
-    _settle(path)
 
 
 def _settle(package: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.lowering.low_bit_onnx import carry
+from exporter.lowering.representation import Carried
 from exporter.trace import Program
 from runtimes.errors import UnsupportedOperation
 
@@ -18,15 +20,17 @@ if TYPE_CHECKING:
 
 TORCHLIB_OPSET = 18
 """That of torch's own operator library, from which a higher one is made."""
+HIGHEST_OPSET = 23
+"""The highest that torch 2.13 writes; low-bit weights may need a higher one (see low_bit_onnx.py)."""
 
 
 def prepare(program: Program, settings: LoweringSettings) -> Program:
     """Decompose into the operations that torch.onnx translates (torch.onnx.export's own first step)."""
     from torch.onnx._internal.exporter import _core, _registration
 
-    registry = _registration.ONNXRegistry.from_torchlib(max(TORCHLIB_OPSET, settings.opset))
+    registry = _registration.ONNXRegistry.from_torchlib(min(max(TORCHLIB_OPSET, settings.opset), HIGHEST_OPSET))
     exported = _core._prepare_exported_program_for_export(program.exported, registry=registry)
-    return Program(exported, program.signature)
+    return Program(exported, program.signature, program.low_bit)
 
 
 def unsupported(program: Program) -> tuple[Unsupported, ...]:
@@ -44,10 +48,11 @@ def unsupported(program: Program) -> tuple[Unsupported, ...]:
     return refusals("onnx", nodes, "rewrite that line with operations ONNX has, or leave out --target onnx")
 
 
-def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
+def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Carried, ...]:
     """Write the program as an ONNX file at `path`; dynamic axes get the names of the signature.
 
-    Raises UnsupportedOperation where the exporter cannot translate a node.
+    Returns how each of the program's low-bit weights is stored. Raises UnsupportedOperation where the exporter cannot
+    translate a node.
     """
     from onnx_ir.passes.common import DeduplicateInitializersPass, NameFixPass
 
@@ -58,7 +63,7 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
             dynamo=True,
             optimize=True,
             verify=False,
-            opset_version=settings.opset,
+            opset_version=min(settings.opset, HIGHEST_OPSET),
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
         )
@@ -74,10 +79,12 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
     _name_dynamic_axes(model, program)
     _forget_the_trace(model)
     DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # folding copies weights that are used twice
+    carried = carry(model, program.low_bit)
     NameFixPass()(model)  # an output may have the name of an operation
     model.metadata_props.update(settings.metadata)
     model.producer_version = torch.__version__
     converted.save(str(path), external_data=False)
+    return carried
 
 
 def _name_dynamic_axes(model: onnx_ir.Model, program: Program) -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
-from exporter.lowering.decompositions import ALPHA
+from exporter.lowering.decompositions import ALPHA, DOUBLED
+from exporter.lowering.low_bit_tflite import carry
+from exporter.lowering.representation import Carried
+from exporter.lowering.tflite_file import read, write
 from exporter.trace import Program
 from runtimes.errors import UnsupportedOperation
 
-if TYPE_CHECKING:
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
 SIGNATURE_KEY = "serving_default"
-BUFFER_ALIGNMENT = 16
 
 
 def prepare(program: Program, settings: LoweringSettings) -> Program:
@@ -28,10 +25,10 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
 
     exported = fx_infra.graph_utils.reset_from_node_meta(program.exported)
     exported = fx_infra.safe_run_decompositions(
-        exported, {**fx_infra.decomp.pre_convert_decomp(), **ALPHA}, can_skip=False
+        exported, {**fx_infra.decomp.pre_convert_decomp(), **ALPHA, **DOUBLED}, can_skip=False
     )
     _drop_assertions(exported)
-    return Program(core._run_convert_passes(exported), program.signature)
+    return Program(core._run_convert_passes(exported), program.signature, program.low_bit)
 
 
 def _drop_assertions(exported: torch.export.ExportedProgram) -> None:
@@ -60,10 +57,11 @@ def unsupported(program: Program) -> tuple[Unsupported, ...]:
     return refusals("tflite", nodes, "rewrite that line with operations TFLite has, or leave out --target tflite")
 
 
-def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
+def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Carried, ...]:
     """Write a prepared program as a TFLite file at `path`, with one signature and the metadata.
 
-    Raises UnsupportedOperation where the converter refuses an operation.
+    Returns how each of the program's low-bit weights is stored. Raises UnsupportedOperation where the converter refuses
+    an operation.
     """
     from litert_torch._convert import litert_converter, signature
 
@@ -88,15 +86,16 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> None:
             where="tflite",
             remedy="rewrite the operation it names, or leave out --target tflite",
         ) from error
+    content, carried = carry(content, program.low_bit)
     path.write_bytes(_with_metadata(content, settings.metadata))
+    return carried
 
 
 def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
     """The same model with each entry as a metadata buffer of its own."""
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = read(content)
     model.metadata = model.metadata or []
     for name, value in sorted(metadata.items()):
         buffer = schema.BufferT()
@@ -105,25 +104,4 @@ def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
         entry.name, entry.buffer = name, len(model.buffers)
         model.buffers.append(buffer)
         model.metadata.append(entry)
-    for buffer in model.buffers:
-        buffer.Pack = _pack_aligned.__get__(buffer)
-    builder = flatbuffers.Builder(len(content) + 4096)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
-
-
-def _pack_aligned(buffer: schema.BufferT, builder: flatbuffers.Builder) -> int:
-    """BufferT.Pack with the schema's `force_align: 16`, which flatbuffers' Python code ignores and kernels rely on."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    data = None
-    if buffer.data is not None and len(buffer.data):
-        raw = np.asarray(buffer.data, dtype=np.uint8).tobytes()
-        builder.StartVector(1, len(raw), BUFFER_ALIGNMENT)
-        builder.head = builder.Head() - len(raw)
-        builder.Bytes[builder.Head() : builder.Head() + len(raw)] = raw
-        data = builder.EndVector()
-    schema.BufferStart(builder)
-    if data is not None:
-        schema.BufferAddData(builder, data)
-    return schema.BufferEnd(builder)
+    return write(model)

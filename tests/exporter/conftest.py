@@ -53,7 +53,7 @@ def lower_here(tmp_path_factory):
 
     def lower(module, example, target, *, dynamic=(), metadata=None, **chosen) -> Lowered:
         from exporter.lowering import TARGETS, LoweringSettings
-        from exporter.prepare import with_free_axes
+        from exporter.inputs import with_free_axes
         from exporter.sources import arguments
         from exporter.trace import DynamicAxis, FlatModule, load_program, save_program, trace
 

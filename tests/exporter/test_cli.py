@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("export", "verify", "inspect", "doctor", "zoo", "schema")
+COMMANDS = ("export", "verify", "inspect", "doctor", "zoo", "schema", "eval", "tasks")
 NOISE = (
     "Warning",
     "torch.onnx",

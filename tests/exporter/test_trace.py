@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections import namedtuple
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from exporter.prepare import with_free_axes
-from exporter.trace import DynamicAxis, FlatModule, identifier, load_program, named_tensors, save_program, trace
-from runtimes.errors import BadInput
+from exporter.inputs import with_free_axes
+from exporter.low_bit import LowBitWeight, Range
+from exporter.trace import (
+    DynamicAxis,
+    FlatModule,
+    check_operations,
+    identifier,
+    load_program,
+    named_tensors,
+    operations,
+    save_program,
+    trace,
+)
+from runtimes.errors import BadInput, UnsupportedOperation
 from runtimes.types import TensorSpec
 
 Pair = namedtuple("Pair", "mean, spread")
@@ -263,3 +276,43 @@ def test_an_output_may_be_named_like_an_operation(target, lower_here, computes):
     module, x = Names(), torch.randn(2, 4)
     artifact = lower_here(module, (x, x * 2), target)
     computes(artifact.path, {"x": x, "weight": x * 2}, module(x, x * 2))
+
+
+def test_operations_of_the_user_s_own_are_refused():
+    with torch.library._scoped_library("pocketship_test", "DEF") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+        library.impl("twice", lambda x: x.new_empty(x.shape), "Meta")
+
+        class Custom(nn.Module):
+            def forward(self, x):
+                return torch.ops.pocketship_test.twice(x)
+
+        flat = FlatModule(Custom(), (torch.ones(2),), {})
+        program = trace(flat, flat.example)
+        assert operations(program) == 1
+        with pytest.raises(UnsupportedOperation) as refusal:
+            check_operations(program)
+    assert f"no target has pocketship_test.twice.default of {__file__}:" in str(refusal.value)
+    assert "return torch.ops.pocketship_test.twice(x)" in str(refusal.value)
+
+
+def test_low_bit_weights_travel_with_the_program(tmp_path):
+    codes, scale = np.array([[1, -1], [0, 1]], np.int8), np.array([0.5, 2.0], np.float32)
+    low_bit = {"a.weight": LowBitWeight(codes, scale, 2, "linear", "static", Range(-1.0, 2.5), Range(0.0, 1.0))}
+    flat = FlatModule(nn.Linear(2, 2), (torch.ones(1, 2),), {})
+    program = dataclasses.replace(trace(flat, flat.example), low_bit=low_bit)
+    save_program(program, tmp_path / "program.pt2")
+    found = load_program(tmp_path / "program.pt2").low_bit["a.weight"]
+    assert found.value.tolist() == [[0.5, -0.5], [0.0, 2.0]] and found.value.dtype == np.float32
+    same = dataclasses.replace(low_bit["a.weight"], codes=found.codes, scale=found.scale)
+    assert found == same and found.codes.dtype == np.int8
+
+
+def test_a_copy_of_a_flat_module_computes_the_same_and_shares_nothing():
+    flat = FlatModule(nn.Linear(2, 2), (torch.ones(1, 2),), {})
+    copy = flat.copy()
+    assert torch.equal(flat.compute(dict(flat.example))["output"], copy.compute(dict(copy.example))["output"])
+    with torch.no_grad():
+        copy.module.weight.zero_()
+    assert not torch.equal(flat.compute(dict(flat.example))["output"], copy.compute(dict(copy.example))["output"])

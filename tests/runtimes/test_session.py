@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from runtimes.errors import BadInput, NotInstalled
@@ -159,6 +160,29 @@ def test_a_path_is_taken_as_text_too(exported, tmp_path):
 
 
 SIGNATURE = Signature((TensorSpec("ids", "int32", (1, "n")), TensorSpec("x", "float32", ())), ())
+
+
+@pytest.mark.parametrize("name", CANNOT)
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_runtime_computes_with_the_threads_it_is_given(exported, name, threads):
+    """A pool of N threads starts N - 1: the caller is one of them."""
+    open_session(exported("mlp") / name, 1).close()  # the library's own threads start with it
+    before = psutil.Process().num_threads()
+    session = open_session(exported("mlp") / name, threads)
+    assert psutil.Process().num_threads() - before == threads - 1
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "says"),
+    [
+        ("model.onnx", 0, "0 threads cannot compute; give 1 or more"),
+        ("model.mlpackage", 1, "Core ML takes no number of threads; leave the choice to it"),
+    ],
+)
+def test_threads_that_cannot_be_are_refused(exported, name, threads, says):
+    with pytest.raises(BadInput, match=says):
+        open_session(exported("mlp") / name, threads)
 
 
 def test_feeds_are_what_the_signature_names_in_its_types():

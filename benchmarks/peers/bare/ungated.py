@@ -22,9 +22,9 @@ def remember(model, artifact, where):
 
 
 if __name__ == "__main__":
-    from exporter import pipeline
+    from exporter import artifacts
 
     signatures.append(Signature((), ()))
     parity.prove = no_gate
-    pipeline.agree = remember
+    artifacts.agree = remember
     export(sys.argv[1], output=Path(sys.argv[2]))

@@ -1,0 +1,254 @@
+"""Accuracy of an artifact: run it in its own runtime over a task's test split, in a child process, and score it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scores import score_outputs
+from benchmarks.stats import wilson
+from benchmarks.tasks import Arrays, Task, named_for
+from runtimes import child
+from runtimes.bundle import from_json
+from runtimes.errors import BadInput, ParityFailed
+from runtimes.parity import MEMORY_FLOOR_BYTES, MEMORY_PER_ARTIFACT_BYTE, TIMEOUT_S, size_bytes
+from runtimes.session import Session, open_session
+from runtimes.types import ExecutedBy
+
+SECONDS = 120.0
+SEED = 0
+PROGRESS_S = 0.25
+
+Progress = Callable[[int, int], None]
+"""(samples done, samples to do)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good an artifact is: `value` of `metric` over `samples` of `of_samples` test samples, and its 95% interval.
+
+    `others` holds further figures by name: see `benchmarks.scores`.
+    """
+
+    artifact: str
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    samples: int
+    of_samples: int
+    others: Mapping[str, float]
+    executed_by: ExecutedBy
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an artifact gave for these rows of the test split, and of the gallery; each output `[len(rows), ...]`."""
+
+    rows: np.ndarray
+    outputs: Arrays
+    gallery_rows: np.ndarray
+    gallery_outputs: Arrays
+    executed_by: ExecutedBy
+
+
+def evaluate(
+    artifact: Path,
+    task: Task,
+    *,
+    seconds: float = SECONDS,
+    limit: int | None = None,
+    reference: Arrays | None = None,
+    progress: Progress = lambda done, total: None,
+    log_path: Path | None = None,
+    on_start: Callable[[subprocess.Popen], None] | None = None,
+) -> Evaluation:
+    """Run `artifact` over the task and score it: see `answers` for the options, and for what is raised.
+
+    `reference` holds the full-precision model's outputs for the whole test split, by name.
+
+    Raises BadInput where the outputs do not fit the task.
+    """
+    given = answers(
+        artifact, task, seconds=seconds, limit=limit, progress=progress, log_path=log_path, on_start=on_start
+    )
+    return judged(artifact.name, task, given, reference)
+
+
+def judged(name: str, task: Task, given: Answers, reference: Arrays | None = None) -> Evaluation:
+    """The evaluation of what an artifact gave.
+
+    Raises BadInput where the outputs do not fit the task.
+    """
+    score = score_outputs(
+        task, given.outputs, given.gallery_outputs, reference, rows=given.rows, gallery_rows=given.gallery_rows
+    )
+    low, high = wilson(float(score.correct.sum()), len(score.correct))
+    seen = {"gallery samples": float(len(given.gallery_rows))} if task.gallery else {}
+    return Evaluation(
+        artifact=name,
+        task=task.name,
+        metric=score.metric,
+        value=float(score.correct.mean()),
+        low=low,
+        high=high,
+        samples=len(given.rows),
+        of_samples=len(task.test),
+        others={**score.others, **seen},
+        executed_by=given.executed_by,
+    )
+
+
+def answers(
+    artifact: Path,
+    task: Task,
+    *,
+    seconds: float = SECONDS,
+    limit: int | None = None,
+    progress: Progress = lambda done, total: None,
+    log_path: Path | None = None,
+    on_start: Callable[[subprocess.Popen], None] | None = None,
+) -> Answers:
+    """What `artifact` computes, in a child process, for the task's test split and gallery.
+
+    They are taken in an order that is random but always the same, so that what is done after `seconds`, where it stops,
+    is a fair part of either; `limit` is the most test samples to take.
+
+    Raises BadInput for options out of range, an artifact that is none or whose inputs are not the task's, and
+    ParityFailed where the runtime crashes, hangs or runs out of memory.
+    """
+    for option, value in (("--seconds", seconds), ("--limit", limit)):
+        if value is not None and value <= 0:
+            raise BadInput(f"{value:g} is too little", where=option, remedy="give more than 0")
+    tests, galleries = len(task.test), len(task.gallery) if task.gallery else 0
+    order = _order(tests, galleries, limit)
+    with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
+        job: dict[str, Any] = {
+            "artifact": str(artifact),
+            "task": task.name,
+            "inputs": str(Path(folder) / "inputs.npz"),
+            "outputs": str(Path(folder) / "outputs.npz"),
+            "seconds": seconds,
+            "at_least": 2 if galleries else 1,  # one of each
+        }
+        np.savez(job["inputs"], **_inputs(task, order))  # type: ignore[arg-type]  # numpy's stub reads ** as its bool
+        outcome = child.call(
+            "benchmarks.evaluate:evaluate_artifact",
+            job,
+            timeout_s=seconds + TIMEOUT_S,
+            memory_limit_bytes=MEMORY_FLOOR_BYTES + MEMORY_PER_ARTIFACT_BYTE * size_bytes(artifact),
+            log_path=log_path,
+            on_event=lambda event: progress(*event["progress"]),
+            on_start=on_start,
+        )
+        if isinstance(outcome, child.Refused):
+            raise outcome.error
+        if not isinstance(outcome, child.Completed):
+            fault = f"the runtime {child.describe(outcome)}"
+            raise ParityFailed(fault, where=artifact.name, remedy="pocketship verify its bundle, or export it again")
+        with np.load(job["outputs"], allow_pickle=False) as arrays:
+            outputs = {name: arrays[name] for name in arrays.files}
+    done = order[: outcome.value["done"]]
+    of_test, of_gallery = done < tests, done >= tests
+    return Answers(
+        rows=done[of_test],
+        outputs={name: array[of_test] for name, array in outputs.items()},
+        gallery_rows=done[of_gallery] - tests,
+        gallery_outputs={name: array[of_gallery] for name, array in outputs.items()},
+        executed_by=from_json(ExecutedBy, outcome.value["executed_by"]),
+    )
+
+
+def as_reference(given: Answers, task: Task, limit: int | None = None) -> dict[str, np.ndarray]:
+    """Outputs for the whole test split, as a reference is given; with a limit, NaN in the rows that it leaves out.
+
+    Raises BadInput where the time was up before the last sample.
+    """
+    wanted = min(limit or len(task.test), len(task.test))
+    if len(given.rows) < wanted:
+        raise BadInput(
+            f"the reference did {len(given.rows)} of {wanted} samples in its time",
+            where="--reference",
+            remedy="give more --seconds, or a lower --limit",
+        )
+    floats = {name: array for name, array in given.outputs.items() if array.dtype.kind == "f"}
+    found = {name: np.full((len(task.test), *array.shape[1:]), np.nan) for name, array in floats.items()}
+    for name, array in floats.items():
+        found[name][given.rows] = array
+    return found
+
+
+def _order(tests: int, galleries: int, limit: int | None) -> np.ndarray:
+    """Numbers of samples, the gallery's from `tests` on, dealt evenly: a test sample first, one of the gallery next."""
+    generator = np.random.default_rng(SEED)
+    chosen = generator.permutation(tests)[:limit]
+    place = np.concatenate([np.arange(len(chosen)) / len(chosen), (np.arange(galleries) + 0.5) / max(1, galleries)])
+    return np.concatenate([chosen, tests + generator.permutation(galleries)])[np.argsort(place, kind="stable")]
+
+
+def _inputs(task: Task, order: np.ndarray) -> dict[str, np.ndarray]:
+    galleries = task.gallery.inputs if task.gallery else {}
+    both = {name: [array, *([galleries[name]] if galleries else [])] for name, array in task.test.inputs.items()}
+    return {name: np.concatenate(arrays)[order] for name, arrays in both.items()}
+
+
+def evaluate_artifact(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The child's side of `answers`: how many samples of `job["inputs"]` it did, their outputs in `job["outputs"]`."""
+    with np.load(job["inputs"], allow_pickle=False) as arrays:
+        samples = {name: arrays[name] for name in arrays.files}
+    session = open_session(Path(job["artifact"]))
+    names = [spec.name for spec in session.signature.inputs]
+    try:
+        samples = named_for(samples, names)
+        outputs = _run_all(session, samples, job["seconds"], job["at_least"], emit)
+    except BadInput as error:
+        where = f"{Path(job['artifact']).name} on {job['task']}"
+        remedy = error.remedy or "give the task that belongs to the model"
+        raise BadInput(error.what, where=f"{where}: {error.where}" if error.where else where, remedy=remedy) from error
+    np.savez(job["outputs"], **outputs)  # type: ignore[arg-type]  # numpy's stub reads ** as its bool
+    done = len(next(iter(outputs.values())))
+    return {"done": done, "executed_by": asdict(session.executed_by)}
+
+
+def _run_all(
+    session: Session, samples: Arrays, seconds: float, at_least: int, emit: Callable[[dict[str, Any]], None]
+) -> dict[str, np.ndarray]:
+    """Outputs by name, one sample a row, of as many samples as the time allows, in the artifact's own batch."""
+    batch, total = _batch(session), len(next(iter(samples.values())))
+    found: list[dict[str, np.ndarray]] = []
+    started = told = time.monotonic()
+    for start in range(0, total, batch):
+        now = time.monotonic()
+        if now - started > seconds and start >= at_least:
+            break
+        if now - told > PROGRESS_S:
+            emit({"progress": [start, total]})
+            told = now
+        rows = np.minimum(np.arange(start, start + batch), total - 1)  # the last batch is filled with the last sample
+        outputs = session.run({name: array[rows] for name, array in samples.items()})
+        found.append({name: value for name, value in outputs.items() if value.shape[:1] == (batch,)})
+    if not found[0]:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in session.signature.outputs)
+        raise BadInput(f"no output has a row a sample ({shapes})", remedy="export the model with a batch axis")
+    return {name: np.concatenate([part[name] for part in found])[:total] for name in found[0]}
+
+
+def _batch(session: Session) -> int:
+    """How many samples the artifact takes at once: its fixed first axis, or 1 where that is free.
+
+    Raises BadInput where its inputs differ.
+    """
+    firsts: Sequence[int | str] = [spec.shape[0] if spec.shape else "" for spec in session.signature.inputs]
+    lengths = {1 if isinstance(first, str) else first for first in firsts}
+    if len(lengths) != 1:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in session.signature.inputs)
+        raise BadInput(f"its inputs have no common batch axis ({shapes})", remedy="export it with one batch for all")
+    return lengths.pop()

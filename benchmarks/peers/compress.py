@@ -1,0 +1,235 @@
+"""Our compressed artifacts beside the peers', from the same fp32 files: size, accuracy and latency in one run."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.evaluate import Evaluation, evaluate
+from benchmarks.measure import NotTimed, Samples, measure, speedup
+from benchmarks.peers.processes import Line, ours, peer, print_figures
+from benchmarks.stats import Estimate, in_words
+from benchmarks.tasks import load_task
+from runtimes.bundle import GOLDEN, digest
+
+FP32 = "fp32"
+PRECISIONS = ("int8", "int4", "ternary")
+FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}
+EVALUATION_S = 120.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the zoo, its task, and what is to be reached on it."""
+
+    task: str
+    is_cnn: bool = False
+
+
+MODELS = {
+    "minilm": Model("sentences"),
+    "digits": Model("digits"),
+    "italypower": Model("italypower"),
+    "rnet": Model("faces", is_cnn=True),
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What a user would otherwise run on an fp32 file of `format`: a script of `bare`, and its words."""
+
+    name: str
+    format: str
+    script: str
+    words: tuple[str, ...] = ()
+    package: str = ""
+
+
+PEERS = (
+    Peer("optimum, dynamic int8", "onnx", "quantize_optimum", package="optimum"),
+    Peer("onnxruntime, static int8", "onnx", "quantize_onnxruntime", package="onnxruntime"),
+    Peer("Olive, dynamic int8", "onnx", "quantize_olive", package="olive"),
+    Peer("ai-edge-quantizer, dynamic int8", "tflite", "quantize_litert", ("dynamic",), "ai_edge_quantizer"),
+    Peer("ai-edge-quantizer, static int8", "tflite", "quantize_litert", ("static",), "ai_edge_quantizer"),
+    Peer("coremltools.optimize, int8", "coreml", "quantize_coreml", ("int8",), "coremltools"),
+    Peer("coremltools.optimize, 4-bit palette", "coreml", "quantize_coreml", ("int4",), "coremltools"),
+    Peer("coremltools.optimize, 2-bit palette", "coreml", "quantize_coreml", ("int2",), "coremltools"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the comparison; `failure` says why a peer gave none."""
+
+    who: str
+    format: str
+    path: Path | None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of one entry; latency is None where this machine cannot time the format."""
+
+    entry: Entry
+    size_bytes: int
+    evaluation: Evaluation
+    latency: Samples | None
+    speedup: Estimate | None
+
+
+def compress_peers(rounds: int, models: Sequence[str]) -> dict[str, object]:
+    """Run the comparison of compression; prints its tables, returns every figure."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread a runtime\n")
+    results: dict[str, object] = {}
+    for name in models:
+        with tempfile.TemporaryDirectory() as folder:
+            rows, failures = compare(name, Path(folder), rounds)
+        print(f"## {name}, task {MODELS[name].task}\n")
+        print_rows(rows, failures)
+        print_figures(figures(MODELS[name], rows))
+        results[name] = {
+            "rows": [{**asdict(row), "entry": f"{row.entry.who}, {row.entry.format}"} for row in rows],
+            "failures": [f"{entry.who}: {entry.failure}" for entry in failures],
+        }
+    return results
+
+
+def compare(name: str, folder: Path, rounds: int) -> tuple[list[Row], list[Entry]]:
+    """All rows of one model, fp32 first in each format; and the entries that gave no file."""
+    entries = [entry for who in (FP32, *PRECISIONS) for entry in our_entries(name, who, folder)]
+    calibration = folder / "calibration.npz"
+    np.savez(calibration, **load_task(MODELS[name].task).calibration.inputs)  # type: ignore[arg-type]
+    entries += [peer_entry(one, folder / FP32 / FILES[one.format], calibration, folder) for one in PEERS]
+    rows = []
+    for format_name in FILES:
+        rows += measured(name, [e for e in entries if e.path and e.format == format_name], folder, rounds)
+    return rows, [entry for entry in entries if entry.failure]
+
+
+def our_entries(name: str, precision: str, folder: Path) -> list[Entry]:
+    """The artifacts of one export of ours."""
+    words = [] if precision == FP32 else ["--quantize", precision]
+    print(f"{name}: pocketship export {' '.join(words)}", file=sys.stderr)
+    command = ours(["export", name, "-o", folder / precision, "--quiet", *words])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    who = FP32 if precision == FP32 else f"pocketship {precision}"
+    if done.returncode != 0:
+        return [Entry(who, format_name, None, done.stderr.strip()[-300:]) for format_name in FILES]
+    return [Entry(who, format_name, folder / precision / file) for format_name, file in FILES.items()]
+
+
+def peer_entry(one: Peer, source: Path, calibration: Path, folder: Path) -> Entry:
+    """The file that a peer makes of ours."""
+    if importlib.util.find_spec(one.package) is None:
+        return Entry(one.name, one.format, None, f"{one.package} is not installed")
+    output = folder / f"peer-{PEERS.index(one)}" / FILES[one.format]
+    output.parent.mkdir()
+    print(f"{one.name}", file=sys.stderr)
+    command = peer(one.script, [source, calibration, output, *one.words])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not output.exists():
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        return Entry(one.name, one.format, None, (lines or ["no file"])[-1][:300])
+    return Entry(one.name, one.format, output)
+
+
+def measured(name: str, entries: list[Entry], folder: Path, rounds: int) -> list[Row]:
+    """Size, accuracy, and latency of the files of one format, interleaved; the first is the baseline."""
+    paths = [entry.path for entry in entries if entry.path]
+    latencies = measure(paths, folder / FP32 / GOLDEN, threads=1, seconds=float(rounds))
+    task = MODELS[name].task
+    rows = []
+    for entry, path, latency in zip(entries, paths, latencies, strict=True):
+        print(f"{name}: evaluating {entry.who}, {entry.format}", file=sys.stderr)
+        timed = None if isinstance(latency, NotTimed) else latency
+        baseline = latencies[0]
+        ratio = speedup(baseline, timed) if timed and isinstance(baseline, Samples) and timed is not baseline else None
+        rows.append(Row(entry, digest(path)[0], evaluate(path, load_task(task), seconds=EVALUATION_S), timed, ratio))
+    return rows
+
+
+def print_rows(rows: Sequence[Row], failures: Sequence[Entry]) -> None:
+    """A Markdown table a format, and what could not be compared."""
+    for format_name in FILES:
+        own = [row for row in rows if row.entry.format == format_name]
+        if not own:
+            continue
+        print(f"| {format_name} | MB | smaller | {own[0].evaluation.metric} | 95% interval | median ms | speed-up |")
+        print("|---|---:|---:|---:|---|---:|---|")
+        for row in own:
+            found = row.evaluation
+            latency = f"{row.latency.median_ns / 1e6:.3f}" if row.latency else "not measured here"
+            smaller = own[0].size_bytes / row.size_bytes
+            print(
+                f"| {row.entry.who} | {row.size_bytes / 1e6:.3f} | {smaller:.2f} | {found.value:.4f} "
+                f"| {found.low:.3f} to {found.high:.3f}, n={found.samples} | {latency} "
+                f"| {in_words(row.speedup) if row.speedup else ''} |"
+            )
+        others = sorted({name for row in own for name in row.evaluation.others})
+        for name in others:
+            values = ", ".join(f"{row.entry.who} {row.evaluation.others.get(name, math.nan):.4f}" for row in own)
+            print(f"\n{name}: {values}")
+        print()
+    for entry in failures:
+        print(f"No file of {entry.who} ({entry.format}): {entry.failure}\n")
+
+
+def figures(model: Model, rows: Sequence[Row]) -> tuple[Line, ...]:
+    """The figures to reach on one model."""
+    lines = []
+    for format_name in FILES:
+        own = {row.entry.who: row for row in rows if row.entry.format == format_name}
+        if FP32 not in own:
+            continue
+        fp32 = own[FP32]
+        int8, ternary = own.get("pocketship int8"), own.get("pocketship ternary")
+        if int8:
+            lines.append(_least(f"{format_name}: int8 smaller", fp32.size_bytes / int8.size_bytes, 3.8))
+            drop = 100 * (fp32.evaluation.value - int8.evaluation.value)
+            lines.append(_most(f"{format_name}: int8 points lost", drop, 0.5))
+            if int8.speedup:
+                wanted = 1.0 if model.is_cnn else 2.0
+                lines.append(_least(f"{format_name}: int8 speed-up", int8.speedup.value, wanted))
+        if ternary:
+            lines.append(_least(f"{format_name}: ternary smaller", fp32.size_bytes / ternary.size_bytes, 10.0))
+            drop = 100 * (fp32.evaluation.value - ternary.evaluation.value)
+            lines.append(_most(f"{format_name}: ternary points lost", drop, 1.5))
+        lines += against_peers(format_name, list(own.values()))
+    return tuple(lines)
+
+
+def against_peers(format_name: str, rows: Sequence[Row]) -> list[Line]:
+    """Our best artifact beside the best peer's among those within half a point of fp32: size, and time where it is."""
+    fp32 = next(row for row in rows if row.entry.who == FP32)
+    exact = [r for r in rows if r.evaluation.value >= fp32.evaluation.value - 0.005 and r is not fp32]
+    us = [row for row in exact if row.entry.who.startswith("pocketship")]
+    them = [row for row in exact if not row.entry.who.startswith("pocketship")]
+    if not us or not them:
+        return []
+    sizes = min(r.size_bytes for r in us) / min(r.size_bytes for r in them)
+    lines = [_most(f"{format_name}: our smallest / the peers', within half a point of fp32", sizes, 1.0)]
+    if us[0].latency:
+        fastest = min(r.latency.median_ns for r in us if r.latency) / min(
+            r.latency.median_ns for r in them if r.latency
+        )
+        lines.append(_most(f"{format_name}: our fastest / the peers', within half a point of fp32", fastest, 1.0))
+    return lines
+
+
+def _least(figure: str, value: float, limit: float) -> Line:
+    return Line(figure, value, limit, value >= limit)
+
+
+def _most(figure: str, value: float, limit: float) -> Line:
+    return Line(figure, value, limit, value <= limit)

@@ -1,0 +1,139 @@
+"""Tasks: real data with train, calibration and test splits that never mix, so that accuracy means something."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtimes.errors import BadInput
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Split:
+    """`inputs[name]` holds one sample a row, without a batch axis; `labels` int64 `[samples]`, or None."""
+
+    inputs: Arrays
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def rows(self, chosen: np.ndarray | slice) -> Split:
+        """Some of the samples."""
+        inputs = {name: array[chosen] for name, array in self.inputs.items()}
+        return Split(inputs, None if self.labels is None else self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good outputs are: `correct[i]` is 1.0 or 0.0 (or a share) for test sample i, and further figures by name."""
+
+    metric: str
+    correct: np.ndarray
+    others: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Three splits that share no sample.
+
+    `score(outputs, split)` takes the outputs by name, one sample a row, and the samples they belong to. A task with a
+    `gallery` compares with samples of known labels: its `score(outputs, split, gallery_outputs, gallery)` also takes
+    what the same model gives for those. `benchmarks.scores.score_outputs` calls either.
+    """
+
+    name: str
+    description: str
+    classes: tuple[str, ...]
+    train: Split
+    calibration: Split
+    test: Split
+    score: Callable[..., Score]
+    gallery: Split | None = None
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """The three by name."""
+        return {"train": self.train, "calibration": self.calibration, "test": self.test}
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A row of TASKS: the module with `load(name) -> Task`, what it is, and the zoo models that are made for it."""
+
+    module: str
+    description: str
+    models: tuple[str, ...]
+
+
+TASKS: dict[str, TaskRow] = {
+    "digits": TaskRow("benchmarks.tasks.digits", "handwritten digits, 32x32 (scikit-learn)", ("digits",)),
+    "faces": TaskRow("benchmarks.tasks.faces", "face or not, 24x24 (scikit-image's part of LFW)", ("rnet",)),
+    "gunpoint": TaskRow("benchmarks.tasks.series", "a hand that draws a gun or points, 150 steps", ("gunpoint",)),
+    "italypower": TaskRow("benchmarks.tasks.series", "a day's power demand: winter or summer", ("italypower",)),
+    "basicmotions": TaskRow("benchmarks.tasks.series", "four motions, 6 channels of 100 steps", ("basicmotions",)),
+    "sentences": TaskRow("benchmarks.tasks.sentences", "docstrings of Python's library, by module", ("minilm",)),
+}
+
+
+def load_task(word: str) -> Task:
+    """The task of a name in TASKS, of a folder with train.npz, calibration.npz and test.npz, or of `FILE.py:FUNCTION`.
+
+    Raises BadInput for anything else, for data that is not installed, and for splits that cannot be used.
+    """
+    if word in TASKS:
+        return importlib.import_module(TASKS[word].module).load(word)
+    if re.fullmatch(r".+\.py(:\w+)?", word) or Path(word).exists():
+        return importlib.import_module("benchmarks.tasks.own").load(word)
+    close = difflib.get_close_matches(word, TASKS, n=1)
+    raise BadInput(
+        "no such task, folder or file",
+        where=word,
+        remedy=f"did you mean {close[0]}?" if close else f"give {', '.join(TASKS)}, a folder, or FILE.py:FUNCTION",
+    )
+
+
+def named_for(inputs: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The inputs under the names that a model takes: its own, or, where both have just one, that one.
+
+    Raises BadInput where the names do not fit.
+    """
+    if set(names) <= set(inputs):
+        return {name: inputs[name] for name in names}
+    if len(inputs) == len(names) == 1:
+        return {names[0]: next(iter(inputs.values()))}
+    raise BadInput(
+        f"the task has the inputs {', '.join(inputs)}, the model takes {', '.join(names)}",
+        remedy="give the task that belongs to the model, or name its arrays as the model's inputs",
+    )
+
+
+def stratified(labels: np.ndarray, sizes: Sequence[int], seed: int) -> Iterator[np.ndarray]:
+    """Disjoint random rows, `sizes` of them, each part with the classes in the proportion of all `labels`."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    order = np.argsort(place, kind="stable")
+    yield from np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1])
+
+
+def shared_samples(first: Split, second: Split) -> list[int]:
+    """The rows of `second` that are, value for value, also in `first`."""
+    known = set(_contents(first))
+    return [row for row, content in enumerate(_contents(second)) if content in known]
+
+
+def _contents(split: Split) -> Iterator[bytes]:
+    for row in range(len(split)):
+        yield b"".join(np.ascontiguousarray(split.inputs[name][row]).tobytes() for name in sorted(split.inputs))

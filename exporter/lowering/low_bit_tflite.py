@@ -1,0 +1,324 @@
+"""Low-bit weights in a TFLite file: their codes and scales as they are, and integers around static layers.
+
+The graph transformations of ai-edge-quantizer do the surgery: packing, QUANTIZE, DEQUANTIZE, requantization. Its
+recipes would compute the codes again from the largest value of each channel, which gives others where that is not the
+largest code (after clipping, and in ternary channels); so the transformations get codes, scales and ranges from us.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.emulation import grid_of
+from exporter.low_bit import LowBit, LowBitWeight, Range
+from exporter.lowering.representation import Carried, Representation, representation
+from exporter.lowering.tflite_file import constant, operator_name, read, write
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_quantizer import qtyping
+
+TOLERANCE = 1e-6
+"""How far a converter's own rounding may have moved a weight, relative to it: 8 float32 epsilons."""
+WEIGHT, BIAS = 1, 2
+"""Which of an operator's inputs they are."""
+INTEGER_OPERATORS = ("FULLY_CONNECTED", "CONV_2D")
+DEPTHWISE = "DEPTHWISE_CONV_2D"
+LOOKUP = "EMBEDDING_LOOKUP"
+PER_CHANNEL_VERSION = 12
+"""Of FULLY_CONNECTED with float inputs and integer weights: runtimes that know only older ones (TFLite 2.14 does) take
+the first channel's scale for all, and must refuse the file."""
+NOT_FOUND = "no constant of the converted file holds it: the converter folded it into another, or split it"
+AXES: dict[int, tuple[tuple[int, ...], ...]] = {
+    2: ((0, 1), (1, 0)),
+    4: ((0, 2, 3, 1), (1, 2, 3, 0)),
+    5: ((2, 3, 4, 1, 0),),
+}
+"""How operators order the axes of PyTorch's weights: FULLY_CONNECTED [out, in], CONV_2D [out, h, w, in],
+DEPTHWISE_CONV_2D [1, h, w, out], CONV_3D [d, h, w, in, out]."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A constant of the file that holds `factor` times a low-bit weight: codes as they lie there, scales along `axis`.
+
+    `names` are several where weights are equal. The factor is not 1 where the converter multiplies the weights instead
+    of the layer's output, as it does with those of attention's queries and keys.
+    """
+
+    names: tuple[str, ...]
+    weight: LowBitWeight
+    codes: np.ndarray
+    axis: int
+    factor: float
+    stored: Representation
+
+    @property
+    def bits(self) -> int:
+        """Bits a code takes in the file."""
+        return int(self.stored.name.removeprefix("int")[0])
+
+    @functools.cached_property
+    def parameters(self) -> qtyping.UniformQuantParams:
+        """Codes and scales for the file; a channel of zeros gets the scale of another, since kernels take no 0."""
+        from ai_edge_quantizer import qtyping
+
+        scale = (self.weight.scale[: self.codes.shape[self.axis]] * abs(self.factor)).astype(np.float32)
+        return qtyping.UniformQuantParams(
+            num_bits=self.bits,
+            quantized_dimension=self.axis,
+            scale=np.where(scale > 0, scale, scale.max() or np.float32(1)),
+            zero_point=np.zeros(scale.shape, np.int64),
+            quantized_data=np.ascontiguousarray(self.codes * np.int8(np.sign(self.factor))),
+        )
+
+    @property
+    def outputs(self) -> Range | None:
+        """The range of the layer's output in the file."""
+        reach = self.weight.outputs
+        return reach and Range(*sorted((reach.low * self.factor, reach.high * self.factor)))
+
+
+def carry(content: bytes, low_bit: LowBit) -> tuple[bytes, tuple[Carried, ...]]:
+    """Replace each float constant that holds a low-bit weight by its codes; `content` is a converted file of float32.
+
+    The inputs and outputs of the model stay float. Says of each weight how it is stored; one that no constant holds
+    stays float32, with the reason.
+
+    Raises BadInput for a weight that TFLite refuses (see `representation`).
+    """
+    if not low_bit:
+        return content, ()
+    model = read(content)
+    plan: Plan = {}
+    carried = {name: Carried(name, "float32", NOT_FOUND) for name in low_bit}
+    for graph in model.subgraphs:
+        found = _find(model, graph, low_bit)
+        changes, notes = _plan(model, graph, found)
+        plan.update(changes)
+        for weight in found.values():
+            for name in weight.names:
+                if name in notes:
+                    carried[name] = Carried(name, f"int{weight.bits}, DEQUANTIZE", notes[name])
+                else:
+                    carried[name] = Carried(name, weight.stored.name)
+    _transform(model, plan)
+    return write(model), tuple(carried.values())
+
+
+def _find(model: schema.ModelT, graph: schema.SubGraphT, low_bit: LowBit) -> dict[int, Found]:
+    """The low-bit weights among a graph's constants, by tensor; one constant may serve weights of equal value."""
+    found: dict[int, Found] = {}
+    for i, tensor in enumerate(graph.tensors):
+        value = constant(model, tensor)
+        if value is None or value.dtype != np.float32 or i in graph.outputs:
+            continue
+        matches = {name: match for name, weight in low_bit.items() if (match := _match(value, weight))}
+        factors = [match[2] for match in matches.values()]
+        same = {name: m for name, m in matches.items() if m[2] == (1.0 if 1.0 in factors else factors[0])}
+        if same:
+            weight = _with_ranges_of_all([low_bit[name] for name in same])
+            found[i] = Found(tuple(same), weight, *next(iter(same.values())), representation("tflite", weight))
+    return found
+
+
+def _match(value: np.ndarray, weight: LowBitWeight) -> tuple[np.ndarray, int, float] | None:
+    """The codes in the order of a constant, the axis of their channels, and the factor, if it holds such a weight."""
+    for codes, axis in _orders(weight, value.shape):
+        if codes.shape != value.shape:
+            continue
+        by_channel, here = np.moveaxis(codes, axis, 0), np.moveaxis(value, axis, 0)
+        scale = weight.scale[: len(by_channel)].astype(np.float32).reshape(-1, *[1] * (value.ndim - 1))
+        factor: float | None = None
+        for part in (slice(1), slice(None)):  # most others differ in the first channel
+            factor = _factor(here[part], by_channel[part] * scale[part])
+            if factor is None:
+                break
+        if factor is not None:
+            return codes, axis, factor
+    return None
+
+
+def _orders(weight: LowBitWeight, shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, int]]:
+    """The codes in every order that a constant of this shape may have, and the axis of the channels there."""
+    codes = weight.codes[:, :, None] if weight.codes.ndim == 3 else weight.codes  # [out, in, 1, width] as litert-torch
+    if codes.ndim == len(shape):
+        yield from ((codes.transpose(axes), axes.index(0)) for axes in AXES[codes.ndim])
+    if weight.kind == "embedding" and len(shape) > 1 and shape[-2:] != codes.shape:
+        rows = codes[: shape[-2]]  # the look-up of fixed positions, which the converter has computed
+        if rows.size == np.prod(shape):
+            yield rows.reshape(shape), len(shape) - 2
+
+
+def _factor(value: np.ndarray, weight: np.ndarray) -> float | None:
+    """By which number a weight was multiplied to give `value`, None if by none; 1 if both are the same."""
+    exact = weight.astype(np.float64)
+    for factor in (1.0, np.vdot(exact, value) / (np.vdot(exact, exact) or 1.0)):
+        if (np.abs(value - factor * weight) <= TOLERANCE * np.abs(factor * weight)).all():
+            return float(factor)
+    return None
+
+
+def _with_ranges_of_all(weights: Sequence[LowBitWeight]) -> LowBitWeight:
+    """The first of weights of one value, its ranges wide enough for the layers of all."""
+
+    def widest(ranges: Iterable[Range | None]) -> Range | None:
+        known = [r for r in ranges if r]
+        return Range(min(r.low for r in known), max(r.high for r in known)) if known else None
+
+    return replace(weights[0], inputs=widest(w.inputs for w in weights), outputs=widest(w.outputs for w in weights))
+
+
+Plan = dict[str, "qtyping.TensorTransformationParams"]
+"""What becomes of each tensor that changes, by its name."""
+
+
+def _plan(model: schema.ModelT, graph: schema.SubGraphT, found: dict[int, Found]) -> tuple[Plan, dict[str, str]]:
+    """What becomes of a graph's tensors, and which weights are dequantized before use against the table, with why."""
+    plan: Plan = {}
+    notes: dict[str, str] = {}
+    for index, operator in enumerate(graph.operators):
+        for position, tensor in enumerate(operator.inputs):
+            if tensor not in found:
+                continue
+            weight, name = found[tensor], operator_name(model, operator)
+            hindrance = _hindrance(model, graph, operator, position, weight)
+            if hindrance:
+                notes.update(dict.fromkeys(weight.names, hindrance))
+            if hindrance or (weight.stored.activations == "float" and name != LOOKUP):
+                _consume(plan, graph, index, position, "ADD_DEQUANTIZE", weight.parameters)
+                continue
+            _consume(plan, graph, index, position, "QUANTIZE_TENSOR", weight.parameters)
+            if weight.stored.activations == "dynamic" and name == "FULLY_CONNECTED":
+                _ask_for_version(model, operator, PER_CHANNEL_VERSION)
+            if weight.stored.activations == "static" and name != LOOKUP:
+                _plan_activations(plan, model, graph, index, weight)
+    return plan, notes
+
+
+def _hindrance(
+    model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT, position: int, weight: Found
+) -> str:
+    """Why this operator is not to compute with the codes themselves; empty if it is."""
+    name = operator_name(model, operator)
+    if position != WEIGHT or name not in (*INTEGER_OPERATORS, LOOKUP, DEPTHWISE):
+        return f"{name} takes no integer weights"
+    if name == LOOKUP and weight.codes.shape[-1] * weight.bits % 8:
+        return f"{LOOKUP} reads a row of {weight.codes.shape[-1]} codes wrongly that does not fill whole bytes"
+    if weight.stored.activations == "float":
+        return ""
+    if name == DEPTHWISE:
+        return f"{DEPTHWISE} is faster in float: 0.6x to 1.0x in int8"
+    bias = _bias(model, graph, operator)
+    if weight.stored.activations == "static" and bias is not None:
+        codes = np.abs(bias / _bias_scale(weight))
+        if codes.max() > np.iinfo(np.int32).max:
+            return f"the bias of channel {codes.argmax()} exceeds int32 at the scale of its weights"
+    return ""
+
+
+def _plan_activations(plan: Plan, model: schema.ModelT, graph: schema.SubGraphT, index: int, weight: Found) -> None:
+    """Integers around a static layer: its input and output within their ranges, its bias in int32."""
+    from ai_edge_quantizer import qtyping
+
+    operator = graph.operators[index]
+    _consume(plan, graph, index, 0, "ADD_QUANTIZE", _activation(weight.weight.inputs))
+    bias = _bias(model, graph, operator)
+    if bias is not None:
+        scale = _bias_scale(weight)
+        codes = np.rint(bias / scale).astype(np.int32)
+        _own(model, graph, operator, BIAS)
+        zero = np.zeros(scale.shape, np.int64)
+        _consume(
+            plan, graph, index, BIAS, "QUANTIZE_TENSOR", qtyping.UniformQuantParams(32, 0, scale, zero, True, codes)
+        )
+    change = qtyping.QuantTransformation.ADD_DEQUANTIZE
+    output = _entry(plan, graph.tensors[operator.outputs[0]])
+    output.producer = qtyping.OpToTensorParams(index, [change], _activation(weight.outputs))
+
+
+def _bias(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT) -> np.ndarray | None:
+    given = len(operator.inputs) > BIAS and operator.inputs[BIAS] >= 0
+    return constant(model, graph.tensors[operator.inputs[BIAS]]) if given else None
+
+
+def _bias_scale(weight: Found) -> np.ndarray:
+    """That of the sums of products, float32 [out]."""
+    return weight.parameters.scale * _activation(weight.weight.inputs).scale
+
+
+def _activation(reach: Range | None) -> qtyping.UniformQuantParams:
+    """The int8 grid of a calibrated range."""
+    from ai_edge_quantizer import qtyping
+
+    assert reach is not None, "a static layer has ranges"
+    grid = grid_of(reach)
+    scale, zero = np.array([grid.scale], np.float32), np.array([grid.zero_point - 128], np.int64)
+    return qtyping.UniformQuantParams(8, None, scale, zero, symmetric=False)
+
+
+def _own(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT, position: int) -> None:
+    """Give an operator an input of its own where others use it too: the converter keeps equal biases once."""
+    shared = operator.inputs[position]
+    if sum(list(o.inputs).count(shared) for o in graph.operators) == 1:
+        return
+    tensor, buffer = copy.copy(graph.tensors[shared]), copy.copy(model.buffers[graph.tensors[shared].buffer])
+    tensor.name, tensor.buffer = f"{tensor.name.decode()}_{len(graph.tensors)}".encode(), len(model.buffers)
+    operator.inputs = [*operator.inputs[:position], len(graph.tensors), *operator.inputs[position + 1 :]]
+    graph.tensors.append(tensor)
+    model.buffers.append(buffer)
+
+
+def _ask_for_version(model: schema.ModelT, operator: schema.OperatorT, version: int) -> None:
+    """Give an operator an entry of that version among the model's operator codes."""
+    code = copy.copy(model.operatorCodes[operator.opcodeIndex])
+    code.version = version
+    same = [i for i, other in enumerate(model.operatorCodes) if vars(other) == vars(code)]
+    operator.opcodeIndex = same[0] if same else len(model.operatorCodes)
+    if not same:
+        model.operatorCodes.append(code)
+
+
+def _entry(plan: Plan, tensor: schema.TensorT) -> qtyping.TensorTransformationParams:
+    from ai_edge_quantizer import qtyping
+
+    name = tensor.name.decode()
+    return plan.setdefault(name, qtyping.TensorTransformationParams(name, None, []))
+
+
+def _consume(
+    plan: Plan,
+    graph: schema.SubGraphT,
+    index: int,
+    position: int,
+    change: str,
+    parameters: qtyping.UniformQuantParams,
+) -> None:
+    """Note the change of a tensor on its way into an operator's input."""
+    from ai_edge_quantizer import qtyping
+
+    tensor = graph.tensors[graph.operators[index].inputs[position]]
+    use = qtyping.OpToTensorParams(index, [qtyping.QuantTransformation[change]], parameters)
+    consumers = _entry(plan, tensor).consumers
+    assert consumers is not None
+    consumers.append(use)
+
+
+def _transform(model: schema.ModelT, plan: Plan) -> None:
+    """Carry a plan out; outputs that are dequantized now keep their names in the signatures."""
+    from ai_edge_quantizer.transformation_instruction_generator import TransformationInstructionsGenerator
+    from ai_edge_quantizer.transformation_performer import TransformationPerformer
+
+    before = [list(graph.outputs) for graph in model.subgraphs]
+    instructions = TransformationInstructionsGenerator().quant_params_to_transformation_insts(plan, model)
+    TransformationPerformer().transform_graph(instructions, model)
+    for signature in model.signatureDefs:
+        now = dict(zip(before[signature.subgraphIndex], model.subgraphs[signature.subgraphIndex].outputs, strict=True))
+        for entry in signature.outputs:
+            entry.tensorIndex = now[entry.tensorIndex]

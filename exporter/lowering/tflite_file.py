@@ -1,0 +1,90 @@
+"""TFLite files as the objects of their schema, and back to bytes that kernels accept."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import flatbuffers
+import numpy as np
+
+if TYPE_CHECKING:
+    from ai_edge_litert import schema_py_generated as schema
+
+FILE_IDENTIFIER = b"TFL3"
+BUFFER_ALIGNMENT = 16
+
+
+def read(content: bytes) -> schema.ModelT:
+    """The model that the bytes of a file hold, its connections in lists that may be changed."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for graph in model.subgraphs:
+        for holder in (graph, *(graph.operators or ())):
+            holder.inputs, holder.outputs = ([*map(int, ends)] for ends in (holder.inputs, holder.outputs))
+    return model
+
+
+def write(model: schema.ModelT) -> bytes:
+    """The bytes of a model's file; the same model gives the same bytes."""
+    for buffer in model.buffers:
+        buffer.Pack = _pack_aligned.__get__(buffer)
+    builder = _Builder(sum(len(b.data) for b in model.buffers if b.data is not None) + 4096)
+    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+    """Stores equal vectors once: of twelve bytes that a channel's scale and zero point take, eight are always zero."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self._made: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        key = x.dtype.str, x.tobytes()
+        if key not in self._made:
+            self._made[key] = super().CreateNumpyVector(x)
+        return self._made[key]
+
+
+def constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
+    """The value of a float32 or int32 tensor that the file holds, of the tensor's own shape; None for any other."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    dtype = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT32: np.int32}.get(tensor.type)
+    data = model.buffers[tensor.buffer].data
+    if dtype is None or data is None or not len(data):
+        return None
+    return np.asarray(data, np.uint8).view(dtype).reshape(() if tensor.shape is None else tuple(tensor.shape))
+
+
+def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
+    """What an operator computes, by the schema's name: CONV_2D, or CUSTOM."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return _operator_names()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+@functools.cache
+def _operator_names() -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+def _pack_aligned(buffer: schema.BufferT, builder: flatbuffers.Builder) -> int:
+    """BufferT.Pack with the schema's `force_align: 16`, which flatbuffers' Python code ignores and kernels rely on."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = None
+    if buffer.data is not None and len(buffer.data):
+        raw = np.asarray(buffer.data, dtype=np.uint8).tobytes()
+        builder.StartVector(1, len(raw), BUFFER_ALIGNMENT)
+        builder.head = builder.Head() - len(raw)
+        builder.Bytes[builder.Head() : builder.Head() + len(raw)] = raw
+        data = builder.EndVector()
+    schema.BufferStart(builder)
+    if data is not None:
+        schema.BufferAddData(builder, data)
+    return schema.BufferEnd(builder)

@@ -1,0 +1,20 @@
+"""Fixtures: every task, loaded once."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from benchmarks.tasks import Task, load_task
+
+
+@pytest.fixture(scope="session")
+def task_called():
+    """A task by its name; do not change it."""
+
+    @functools.cache
+    def get(name: str) -> Task:
+        return load_task(name)
+
+    return get
