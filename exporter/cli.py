@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from benchmarks.cli import app as measuring
+from benchmarks.screen import in_words, out, print_json
+from exporter.screen import Progress, print_bundle, print_layers, print_plan, print_report
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from exporter.pipeline import Stage
-    from runtimes.kernels import KernelTruth
-    from runtimes.types import Artifact, Manifest, Parity
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -105,12 +100,6 @@ def _print_debug(error: PocketshipError) -> None:
         print(error.log_tail, file=sys.stderr)
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
 @app.command()
 def export(
     source: Annotated[
@@ -193,18 +182,18 @@ def export(
         max_size_bytes=None if max_size is None else parse_bytes(max_size),
         min_speedup=min_speedup,
     )
-    with _progress(quiet) as shown:
+    with Progress(quiet) as shown:
         if dry_run:
             prepared = pipeline.plan(source, options, on_stage=shown.stage)
         else:
             bundle = pipeline.export_with(source, options, on_stage=shown.stage, on_progress=shown.progress)
     if dry_run:
-        _print_plan(prepared, options.targets, as_json, quiet)
+        print_plan(prepared, options.targets, as_json, quiet)
         return
     if as_json:
-        _print_json({"path": str(bundle.path), **_dict(bundle.manifest)})
+        print_json({"path": str(bundle.path), **asdict(bundle.manifest)})
     elif not quiet:
-        _print_bundle(bundle.manifest, bundle.path)
+        print_bundle(bundle.manifest, bundle.path)
 
 
 @app.command()
@@ -220,7 +209,7 @@ def verify(
     manifest = read_manifest(bundle)
     checks = run(bundle, manifest)
     if as_json:
-        _print_json({"path": str(bundle), "checks": [_dict(check) for check in checks]})
+        print_json({"path": str(bundle), "checks": checks})
     elif not quiet:
         from rich.table import Table
 
@@ -232,9 +221,9 @@ def verify(
                 "ok" if check.intact else "CHANGED",
                 "-" if not check.is_artifact else proof.verdict if proof else "not run",
                 f"{proof.max_abs_error:.1e}" if proof else "",
-                _executed_by(proof) if proof else "",
+                in_words(proof.executed_by) if proof else "",
             )
-        _out().print(table)
+        out().print(table)
     faults = [check.fault for check in checks if check.fault]
     if faults:
         raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
@@ -259,10 +248,10 @@ def inspect(
     paths = [path / artifact.path for artifact in read_manifest(path).artifacts] if is_bundle else [path]
     reports = [(read(p), kernels_of(p)) for p in paths]
     if as_json:
-        _print_json([{**_dict(report), "kernels": to_json(found)} for report, found in reports])
+        print_json([{**asdict(report), "kernels": to_json(found)} for report, found in reports])
         return
     for report, found in reports:
-        _print_report(report, found, tensors)
+        print_report(report, found, tensors)
 
 
 @app.command()
@@ -288,7 +277,7 @@ def sensitivity(
     if plot:
         check_plot(plot)
     own = ZOO[source].data if source in ZOO else None
-    with _progress(quiet) as shown:
+    with Progress(quiet) as shown:
         layers = layers_of(
             source,
             data=data or own,
@@ -302,9 +291,9 @@ def sensitivity(
     if plot:
         draw_layers(layers, widths, source, plot)
     if as_json:
-        _print_json([_dict(layer) for layer in layers])
+        print_json(layers)
     elif not quiet:
-        _print_layers(layers, widths)
+        print_layers(layers, widths)
 
 
 @app.command()
@@ -314,14 +303,14 @@ def doctor(as_json: JsonOption = False) -> None:
 
     checks = examine()
     if as_json:
-        _print_json([_dict(check) for check in checks])
+        print_json(checks)
     else:
         from rich.table import Table
 
         table = Table("what", "state", "found", "to mend", box=None, pad_edge=False)
         for check in checks:
             table.add_row(check.what, "ok" if check.works else "missing", check.found, check.remedy)
-        _out().print(table)
+        out().print(table)
     broken = [check.what for check in checks if not check.works and check.required]
     if broken:
         raise BadInput(f"export cannot work here: {', '.join(broken)}", remedy="see the last column")
@@ -333,14 +322,14 @@ def zoo(as_json: JsonOption = False) -> None:
     from exporter.families import ZOO
 
     if as_json:
-        _print_json({name: _dict(model) for name, model in ZOO.items()})
+        print_json(ZOO)
         return
     from rich.table import Table
 
     table = Table("name", "task", "licence", "weights from", "--data", "what it is", box=None, pad_edge=False)
     for name, model in ZOO.items():
         table.add_row(name, model.task, model.license, model.package, model.data, model.description)
-    _out().print(table)
+    out().print(table)
 
 
 @app.command()
@@ -348,172 +337,4 @@ def schema() -> None:
     """Print the JSON Schema of manifest.json."""
     from exporter.schema import manifest_schema
 
-    _print_json(manifest_schema())
-
-
-class _progress:
-    """One line a stage on stderr; on a terminal also the time that runs, and a bar with the time left while it trains."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def __enter__(self) -> _progress:
-        if not self._quiet:
-            from rich.progress import (
-                BarColumn,
-                Progress,
-                SpinnerColumn,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            self._console = _console()
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self._bars = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
-            self._bar = self._bars.add_task("working", total=None)
-            if self._console.is_terminal:
-                self._bars.start()
-        return self
-
-    def stage(self, stage: Stage) -> None:
-        """Print the line of a stage that ended."""
-        if not self._quiet:
-            self._console.print(f"{stage.name:<8}{stage.seconds:6.1f} s  {stage.detail}", markup=False, soft_wrap=True)
-            self._bars.reset(self._bar, total=None, description="working")
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        """Move the bar."""
-        if not self._quiet:
-            self._bars.update(self._bar, description=label, completed=done, total=total)
-
-    def __exit__(self, *error: object) -> None:
-        if not self._quiet and self._console.is_terminal:
-            self._bars.stop()
-
-
-def _out() -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 200  # tables in a pipe or a log keep their lines whole
-    return console
-
-
-def _dict(value: Any) -> Any:
-    from dataclasses import asdict
-
-    return asdict(value)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for infinity and NaN, which JSON lacks."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
-
-
-def _executed_by(proof: Parity) -> str:
-    by = proof.executed_by
-    return f"{by.runtime} {by.version} ({by.kind})"
-
-
-def _print_bundle(manifest: Manifest, path: Path) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("format", "file", "MB", "max abs error", "max rel error", "cosine", "SNR dB", "computed by"):
-        table.add_column(
-            name, justify="right" if name in ("MB", "max abs error", "max rel error", "cosine", "SNR dB") else "left"
-        )
-    for artifact in manifest.artifacts:
-        table.add_row(*_row(artifact))
-    console = _out()
-    console.print(table)
-    console.print(f"\n{path} is ready; check it anywhere with: pocketship verify {path}")
-    if manifest.origin.weights == "random":
-        _console().print(
-            "WARNING: the weights are random (no --weights given): good for size and latency, useless for accuracy",
-            style="bold red",
-        )
-
-
-def _row(artifact: Artifact) -> tuple[str, ...]:
-    proof = artifact.parity
-    return (
-        artifact.format if artifact.precision == "float32" else f"{artifact.format} {artifact.precision}",
-        artifact.path,
-        f"{artifact.size_bytes / 1e6:.2f}",
-        f"{proof.max_abs_error:.1e}",
-        f"{proof.max_rel_error:.1e}",
-        f"{proof.cosine:.7f}",
-        "exact" if proof.snr_db is None else f"{proof.snr_db:.0f}",
-        _executed_by(proof),
-    )
-
-
-def _print_plan(prepared: Any, targets: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    if as_json:
-        _print_json({"targets": targets, **_dict(prepared)})
-    elif not quiet:
-        console = _out()
-        _print_signature(console, prepared.signature)
-        console.print(f"\n{prepared.name} can be exported to {', '.join(targets)}; dry run, nothing was written")
-
-
-def _print_signature(console: Console, signature: Any) -> None:
-    for role, specs in (("in", signature.inputs), ("out", signature.outputs)):
-        for spec in specs:
-            console.print(f"{role:<4}{spec.name}: {spec.dtype}[{', '.join(map(str, spec.shape))}]")
-
-
-def _print_layers(layers: Any, widths: tuple[int, ...]) -> None:
-    from rich.table import Table
-
-    scored = [width for width in widths if any(layer.score for layer in layers)]
-    figures = [f"SNR dB, {width} bits" for width in widths] + [f"score, {width} bits" for width in scored]
-    table = Table("layer", "kind", box=None, pad_edge=False)
-    for name in ("parameters", *figures):
-        table.add_column(name, justify="right")
-    for layer in layers:
-        snr_db = (f"{layer.snr_db[str(width)]:.1f}" for width in widths)
-        scores = (f"{layer.score[str(width)]:.1%}" for width in scored)
-        table.add_row(_tail(layer.name), layer.kind, f"{layer.parameters:,}", *snr_db, *scores)
-    _out().print(table)
-
-
-def _tail(name: str, characters: int = 72) -> str:
-    """The end of a long name, where the layer is."""
-    return name if len(name) <= characters else "…" + name[-characters:]
-
-
-def _print_report(report: Any, found: KernelTruth | str, tensors: int) -> None:
-    from rich.table import Table
-
-    from exporter.kernels import in_words
-
-    console = _out()
-    console.print(f"{report.path}  {report.format}  {report.size_bytes:,} bytes")
-    _print_signature(console, report.signature)
-    counts = ", ".join(f"{name} {count}" for name, count in report.operations.items())
-    console.print(f"operations: {counts}", soft_wrap=True)
-    for line in in_words(found):
-        console.print(line, soft_wrap=True)
-    table = Table("tensor", "dtype", "shape", "bytes", "share", box=None, pad_edge=False)
-    for tensor in report.tensors[:tensors]:
-        share = f"{tensor.size_bytes / report.size_bytes:.1%}"
-        table.add_row(
-            _tail(tensor.name), tensor.dtype, "x".join(map(str, tensor.shape)), f"{tensor.size_bytes:,}", share
-        )
-    console.print(table)
-    rest = report.tensors[tensors:]
-    if rest:
-        console.print(f"and {len(rest)} more of {sum(t.size_bytes for t in rest):,} bytes")
-    console.print()
+    print_json(manifest_schema())

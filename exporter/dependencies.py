@@ -35,14 +35,13 @@ def find_groups(flat: FlatModule) -> tuple[tuple[Group, ...], tuple[str, ...]]:
 
     Raises BadInput for a module that torch-pruning cannot trace.
     """
-    flat = flat.copy()
-    graph = _dependencies(flat)
-    shared = _shared(flat)
+    traced = flat.copy()  # modules may keep what belongs to the trace
+    shared = _shared(traced)
     found: list[Group] = []
     notes: list[str] = []
-    for name, members in _raw_groups(flat, graph):
-        reason = _obstacle(flat, members, shared)
-        group = None if reason else _group(flat, name, members)
+    for name, members in _raw_groups(traced):
+        reason = _obstacle(members, shared)
+        group = None if reason else _group(traced, name, members)
         if group and group.size > 1:
             found.append(group)
         elif reason:
@@ -54,56 +53,42 @@ def find_groups(flat: FlatModule) -> tuple[tuple[Group, ...], tuple[str, ...]]:
     return tuple(found), tuple(notes)
 
 
-def _dependencies(flat: FlatModule) -> Any:
+def _raw_groups(flat: FlatModule) -> list[tuple[str, Members]]:
+    """The groups that start at the outputs of linear layers and convolutions, each once, as torch-pruning has them."""
     from torch_pruning import DependencyGraph
-
-    for parameter in flat.module.parameters():
-        parameter.requires_grad_()
-    modes = {module: module.training for module in flat.module.modules()}
 
     def run(module: nn.Module, example: Any) -> list[Tensor]:
         outputs = flat.compute(dict(flat.example)).values()
         return [output * 1.0 for output in outputs if output.requires_grad]  # so that each output is a node of its own
 
+    for parameter in flat.module.parameters():
+        parameter.requires_grad_()
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             graph = DependencyGraph().build_dependency(flat.module, flat.example, forward_fn=run, verbose=False)
+            return _starting_at_outputs(flat, graph)
     except Exception as error:  # whatever its tracing trips over
         raise BadInput(
             f"torch-pruning cannot trace the model ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
             where="prune-structured",
             remedy="use prune or low-rank, which need no trace, or only layers in what",
         ) from error
-    for module, training in modes.items():
-        module.training = training
-    return graph
 
 
-def _raw_groups(flat: FlatModule, graph: Any) -> list[tuple[str, Members]]:
-    """The groups that start at the outputs of each linear layer and convolution, each once."""
+def _starting_at_outputs(flat: FlatModule, graph: Any) -> list[tuple[str, Members]]:
     found: list[tuple[str, Members]] = []
     visited: set[int] = set()
     for name, module in flat.module.named_modules():
-        if (
-            not isinstance(module, (nn.Linear, *CONVOLUTIONS))
-            or module not in graph.module2node
-            or id(module) in visited
-        ):
+        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+            continue
+        if module not in graph.module2node or id(module) in visited:
             continue
         start = graph.get_pruner_of_module(module).prune_out_channels
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            items = graph.get_pruning_group(module, start, list(range(module.weight.shape[0]))).items
-        members = [
-            (
-                i.dep.target.module,
-                "out" if graph.is_out_channel_pruning_fn(i.dep.handler) else "in",
-                i.idxs,
-                i.root_idxs,
-            )
-            for i in items
-        ]
+        members: Members = []
+        for item in graph.get_pruning_group(module, start, list(range(len(module.weight)))).items:
+            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+            members.append((item.dep.target.module, side, item.idxs, item.root_idxs))
         visited |= {id(m) for m, side, _, _ in members if side == "out"}
         if any(side == "in" for _, side, _, _ in members):  # what no layer reads is an output
             found.append((name, members))
@@ -117,7 +102,7 @@ def _shared(flat: FlatModule) -> set[int]:
     return twice | {identity for identity, count in homes.items() if count > 1}
 
 
-def _obstacle(flat: FlatModule, members: Members, shared: set[int]) -> str | None:
+def _obstacle(members: Members, shared: set[int]) -> str | None:
     """Why a group cannot be cut."""
     from torch_pruning import ops
 

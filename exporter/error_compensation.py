@@ -70,16 +70,6 @@ def compensated_codes(weight: Tensor, hessian: Tensor, scale: Tensor, largest: i
     return codes
 
 
-def best_scale(weight: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
-    """s = q H w / q H q, `[out]`: it makes (w - s q) H (w - s q) least, the error of each output, given the codes q.
-
-    It is 0 for a row without codes, or whose codes meet only inputs that are always zero.
-    """
-    weight, codes = weight.double(), codes.double()
-    curvature = ((codes @ hessian) * codes).sum(1)
-    return torch.where(curvature > 0, ((codes @ hessian) * weight).sum(1) / curvature, 0.0)
-
-
 def _inverse_factor(hessian: Tensor, damping: float) -> Tensor:
     damped = hessian.clone()
     diagonal = damped.diagonal()

@@ -114,7 +114,7 @@ def _activation_squares(
         return value, weight
 
     with torch.no_grad(), watched_weights(flat.module, see):
-        for inputs in _samples(flat, context, samples):
+        for inputs in _samples(flat, context, samples) if groups else ():
             flat.compute(inputs)
     return found
 

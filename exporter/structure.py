@@ -68,7 +68,7 @@ Removal = Sequence[tuple[Group, Collection[int]]]
 
 
 def find_blocks(flat: FlatModule) -> tuple[Block, ...]:
-    """The blocks that can be left out, in order: outermost elements of containers, with layers inside.
+    """The blocks that can be left out, in order: outermost elements of numbered containers, with layers inside.
 
     A block counts if it is called once, its output has the shape of its input, it has siblings of its own kind, and
     the module still runs, to the same output shapes, without it.
@@ -84,10 +84,10 @@ def find_blocks(flat: FlatModule) -> tuple[Block, ...]:
     shapes = _output_shapes(flat)
     found: list[Block] = []
     for name, container in flat.module.named_modules():
-        if not isinstance(container, (nn.ModuleList, nn.Sequential)) or any(_inside(name, block) for block in found):
+        if not _numbered(container) or any(_inside(name, block) for block in found):
             continue
-        kinds = Counter(type(child) for child in container)
-        for i, child in enumerate(container):
+        kinds = Counter(type(child) for child in container.children())
+        for i, child in enumerate(container.children()):
             block = Block(name, i)
             fits = seen.get(path_of(block)) == [True] and kinds[type(child)] > 1 and next(child.children(), None)
             if fits and shapes == _output_shapes(without_blocks(flat, [block])):
@@ -211,6 +211,12 @@ def first_tensor(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
         if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
             return value[0]
     return torch.empty(0)
+
+
+def _numbered(container: nn.Module) -> bool:
+    """Whether it is a list of modules whose names are their places; others may be called by name."""
+    names = [name for name, _ in container.named_children()]
+    return isinstance(container, (nn.ModuleList, nn.Sequential)) and names == [str(i) for i in range(len(container))]
 
 
 def _inside(name: str, block: Block) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LOW_BIT_TYPES = ("INT2", "INT4", "INT8", "UINT8")
 FLOAT_TYPES = ("FLOAT32", "FLOAT16")
+WIDENING = {"DEQUANTIZE", "DENSIFY"}
+"""Operators that make other constants of constants."""
 WARM_UP = 3
 NOTE = (
     "LiteRT's Python package tells no time by operator, so those that read codes were run as a model of their own, "
@@ -32,8 +34,8 @@ NONE_READ = "no operator reads codes"
 def kernels(path: Path, seconds: float = 1.0) -> KernelTruth:
     """Read how a file's weights are used, then run it for `seconds` with random inputs to see the share of the time.
 
-    Run it only on a file that has passed the gate: a wrong kernel may crash the process. Raises BadInput for what is no
-    TFLite file, or what LiteRT cannot load.
+    Only for a file that has passed the gate, since a wrong kernel may crash the process. Raises BadInput for what is no
+    TFLite file.
     """
     from exporter.lowering.tflite_file import FILE_IDENTIFIER, read
 
@@ -78,11 +80,12 @@ def _counts(model: schema.ModelT) -> dict[str, int]:
         for operator in graph.operators:
             for tensor in operator.inputs:
                 readers[tensor].add(operator_name(model, operator))
-        for i in _constants(model, graph, LOW_BIT_TYPES + FLOAT_TYPES):
-            kind = "float" if i in _constants(model, graph, FLOAT_TYPES) else "low_bit"
-            dequantized = readers[i] and readers[i] <= {"DEQUANTIZE", "DENSIFY"}
+        coded = _constants(model, graph, LOW_BIT_TYPES)
+        for i in coded | _constants(model, graph, FLOAT_TYPES):
+            widened = bool(readers[i]) and readers[i] <= WIDENING
             shape = graph.tensors[i].shape
-            counts["dequantized" if dequantized else kind] += math.prod(() if shape is None else map(int, shape))
+            kind = "float" if i not in coded else "dequantized" if widened else "low_bit"
+            counts[kind] += math.prod(() if shape is None else map(int, shape))
     return counts
 
 
@@ -93,9 +96,7 @@ def _reading_codes(model: schema.ModelT) -> schema.ModelT | None:
     part = copy.copy(model)
     graph = copy.copy(model.subgraphs[0])
     codes = _constants(model, graph, LOW_BIT_TYPES)
-    graph.operators = [
-        o for o in graph.operators if codes & set(o.inputs) and operator_name(model, o) not in ("DEQUANTIZE", "DENSIFY")
-    ]
+    graph.operators = [o for o in graph.operators if codes & set(o.inputs) and operator_name(model, o) not in WIDENING]
     if not graph.operators:
         return None
     made = [i for o in graph.operators for i in o.outputs]

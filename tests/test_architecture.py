@@ -32,6 +32,7 @@ COMMAND_LINES = [
     ROOT / "exporter" / "cli.py",
     ROOT / "exporter" / "families" / "train.py",
     ROOT / "benchmarks" / "cli.py",
+    ROOT / "benchmarks" / "screen.py",
     *(ROOT / "benchmarks" / "peers").glob("*.py"),
 ]
 RUNTIME_LIBRARIES = {"onnxruntime", "ai_edge_litert", "coremltools", "google"}

@@ -169,21 +169,31 @@ def _rewrite(graph: ir.Graph, writer: Writer, found: Found, integer: Collection[
     reader gets a float weight.
     """
     stored = representation("onnx", found.weight)
-    found = _with_room_for_bias(found, integer)
+    reach = found.weight.inputs if stored.activations == "static" else None
     reason = ""
-    for node, index in list(found.constant.uses()):
+    for node, index, held in list(_uses(_with_room_for_bias(found, integer))):
         kind = node.op_type if node.graph is graph else ""
-        if kind == "Gather" and index == 0 and node.attributes.get_int("axis", 0) == 0:
-            _look_up(writer, node, found)
-        elif stored.activations != "float" and _is_linear(node, index, kind):
-            _multiply_integers(writer, node, found, found.weight.inputs if stored.activations == "static" else None)
+        if kind == "Gather" and index == 0 and not held.transposed and node.attributes.get_int("axis", 0) == 0:
+            _look_up(writer, node, held)
+        elif stored.activations != "float" and index == 1 and _is_linear(node, kind, held):
+            _multiply_integers(writer, node, held, reach)
         elif node in integer:
-            _quantize_and_dequantize(writer, node, found)
+            _quantize_and_dequantize(writer, node, held)
         else:
-            weight = writer.op("Mul", writer.as_float(writer.codes(found)), writer.scale_of(found))
+            weight = writer.op("Mul", writer.as_float(writer.codes(held)), writer.scale_of(held))
             node.replace_input_with(index, weight)
             reason = LEFT_FLOAT if stored.activations != "float" else reason
     writer.carried.update({name: Carried(name, stored.name, reason) for name in found.names})
+
+
+def _uses(found: Found) -> Iterator[tuple[ir.Node, int, Found]]:
+    """What reads a constant and at which input, also behind a Transpose, which the converter leaves to a large one."""
+    for node, index in found.constant.uses():
+        order = node.attributes.get_ints("perm", (1, 0)) if found.weight.codes.ndim == 2 else ()
+        if node.op_type == "Transpose" and tuple(order) == (1, 0):
+            yield from _uses(replace(found, constant=node.outputs[0], transposed=not found.transposed))
+        else:
+            yield node, index, found
 
 
 def _with_room_for_bias(found: Found, integer: Collection[ir.Node]) -> Found:
@@ -206,10 +216,12 @@ def _with_room_for_bias(found: Found, integer: Collection[ir.Node]) -> Found:
     )
 
 
-def _is_linear(node: ir.Node, index: int, kind: str) -> bool:
-    """Whether it computes input @ weight, and plus a bias if it is a Gemm."""
+def _is_linear(node: ir.Node, kind: str, found: Found) -> bool:
+    """Whether it multiplies with the weight's `[in, out]`, and adds a bias if it is a Gemm."""
+    number = node.attributes.get_int
     factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
-    return index == 1 and kind in ("MatMul", "Gemm") and factors == [1, 1] and not node.attributes.get_int("transA", 0)
+    plain = kind == "MatMul" or (kind == "Gemm" and factors == [1, 1] and not number("transA", 0))
+    return plain and found.transposed != bool(number("transB", 0))
 
 
 def _look_up(writer: Writer, node: ir.Node, found: Found) -> None:
@@ -228,8 +240,7 @@ def _multiply_integers(writer: Writer, node: ir.Node, found: Found, reach: Range
     """
     value = node.inputs[0]
     assert value is not None
-    turned = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
-    weight = writer.codes(replace(found, transposed=found.transposed != turned))
+    weight = writer.codes(replace(found, transposed=True))
     inputs, scale = writer.rounded(value, reach), writer.channel_scale(found)
     bias, output = _bias(node)
     if reach is not None:

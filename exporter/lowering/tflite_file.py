@@ -35,7 +35,7 @@ def write(model: schema.ModelT) -> bytes:
     return bytes(builder.Output())
 
 
-class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+class _Builder(flatbuffers.Builder):
     """Stores equal vectors once: of twelve bytes that a channel's scale and zero point take, eight are always zero."""
 
     def __init__(self, size_bytes: int) -> None:

@@ -169,10 +169,14 @@ def input_fisher(flat: FlatModule, names: tuple[str, ...], samples: int, context
     outputs with Gaussian noise, and the curvature of the squared distance to the model's own outputs, as in
     self-distillation, whose gradient itself is zero here.
 
-    Raises BadInput without a task, or where its inputs do not fit.
+    Raises BadInput without a task, or where its inputs do not fit, are none or give gradients that are not finite.
     """
     if context.task is None:
         raise BadInput("fwsvd needs data", where=NAME, remedy="name a task with --data, or use the method svd")
+    if not len(context.task.train):
+        raise BadInput(
+            "the train split is empty", where=context.task.name, remedy="give samples, or use the method svd"
+        )
     flat = flat.copy()
     weights = [flat.module.get_parameter(name).requires_grad_() for name in names]
     sums = {name: torch.zeros(w.shape[1], dtype=torch.float64) for name, w in zip(names, weights, strict=True)}
@@ -187,6 +191,9 @@ def input_fisher(flat: FlatModule, names: tuple[str, ...], samples: int, context
             for name, g in zip(names, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
                 if g is not None:
                     sums[name] += g.flatten(1).double().square().sum(0) / len(split)
+    for name, fisher in sums.items():
+        if not bool(fisher.isfinite().all()):
+            raise BadInput(f"the gradient of {name} is no finite number", where=NAME, remedy="clean the data")
     return sums
 
 

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
+import torch
+from torch import Tensor
+
 from exporter.dependencies import find_groups
 from exporter.importance import block_influence, unit_importance
 from exporter.model import Context, Model, PassReport
@@ -39,10 +42,10 @@ class Settings:
     """What is removed: the share `flops` of the multiply-adds, by one ratio for all of `what`; or that `ratio` itself.
 
     `what` are some of "channels" (of convolutions and of a transformer's residual stream), "heads", "neurons" (between
-    two linear layers) and "layers" (blocks with a residual around them). Channels and neurons that stay come in
-    multiples of `round_to`. `importance` is "contribution", "activation" or "weights" (see `unit_importance`), "auto"
-    the first with data and the last without. The first `samples` of the calibration split are used. `layers_out` are
-    patterns (as of a shell) of layers that keep their size, and of blocks that stay.
+    two linear layers) and "layers" (blocks whose output has the shape of their input). Channels and neurons that stay
+    come in multiples of `round_to`. `importance` is "contribution", "activation" or "weights" (see `unit_importance`),
+    "auto" the first with data and the last without. The first `samples` of the calibration split are used. `layers_out`
+    are patterns (as of a shell) of layers that keep their size, and of blocks that stay.
     """
 
     flops: float = 0.5
@@ -85,7 +88,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     """Cut the least important channels, heads, neurons and blocks out of a copy of the model.
 
     Raises BadInput where torch-pruning cannot trace the model, nothing can be removed, a layer would be emptied, the
-    multiply-adds cannot be brought so low, or an importance needs data that is not there.
+    multiply-adds cannot be brought so low, or an importance needs data that is absent, empty or not finite.
     """
     importance = _importance(settings, context)
     groups, blocks, notes = _parts(model.flat, settings)
@@ -93,8 +96,9 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
         reasons = "; ".join(notes) or "it has no such parts"
         raise BadInput(f"there are no {' or '.join(settings.what)} to remove ({reasons:.400})", where=NAME, remedy=MORE)
     scores = unit_importance(model.flat, groups, importance, context, settings.samples)
-    order = [tuple(score.argsort(stable=True).tolist()) for score in scores]
     influence = block_influence(model.flat, blocks, context, settings.samples)
+    _check_finite([*scores, torch.tensor(influence)], [*(g.name for g in groups), "the blocks"])
+    order = [tuple(score.argsort(stable=True).tolist()) for score in scores]
     ranking = Ranking(tuple(zip(groups, order, strict=True)), removable(model.flat, blocks, influence))
     if settings.ratio is None:
         ratio, blocks_gone = _search(model.flat, ranking, settings, context)
@@ -136,6 +140,8 @@ def removable(flat: FlatModule, blocks: Sequence[Block], influence: Sequence[flo
 
 
 def _importance(settings: Settings, context: Context) -> str:
+    if context.task and not len(context.task.calibration):
+        raise BadInput("the calibration split is empty", where=context.task.name, remedy="give samples")
     if settings.importance == "auto":
         return "contribution" if context.task else "weights"
     if settings.importance != "weights" and context.task is None:
@@ -145,6 +151,12 @@ def _importance(settings: Settings, context: Context) -> str:
             remedy="name a task with --data, or give weights",
         )
     return settings.importance
+
+
+def _check_finite(scores: Sequence[Tensor], names: Sequence[str]) -> None:
+    for score, name in zip(scores, names, strict=True):
+        if not bool(score.isfinite().all()):
+            raise BadInput(f"the importance of {name} is no finite number", where=NAME, remedy="clean the data")
 
 
 def _parts(flat: FlatModule, settings: Settings) -> tuple[list[Group], list[Block], tuple[str, ...]]:
@@ -238,13 +250,11 @@ def _check_not_emptied(ranking: Ranking, ratio: float) -> None:
 
 
 def _sizes(before: FlatModule, after: FlatModule, settings: Settings) -> tuple[str, ...]:
-    work, parameters = (
-        [count(flat) for flat in (before, after)]
-        for count in (multiply_adds, lambda flat: sum(p.numel() for p in flat.module.parameters()))
-    )
+    work, left = multiply_adds(before), multiply_adds(after)
+    parameters = [sum(p.numel() for p in flat.module.parameters()) for flat in (before, after)]
     asked = f"; {1 - settings.flops:.1%} were asked for" if settings.ratio is None else ""
     return (
-        f"multiply-adds: {work[0]:,} became {work[1]:,}, {work[1] / work[0]:.1%}{asked}",
+        f"multiply-adds: {work:,} became {left:,}, {left / work:.1%}{asked}",
         f"parameters: {parameters[0]:,} became {parameters[1]:,}",
     )
 

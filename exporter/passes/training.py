@@ -19,6 +19,9 @@ Loss = Callable[[Tensors, Tensors, Tensor | None], Tensor]
 """(outputs, inputs, labels) -> a scalar; the labels are int64 `[batch]`, or None where the task has none."""
 Step = Callable[[int, int], None]
 """(steps done, steps in all)."""
+Trim = Callable[[Tensors], Tensors]
+MASK = "attention_mask"
+"""The input that is 1 at the tokens of a sequence and 0 at its padding, as Hugging Face's models name it."""
 HELD_OUT = 0.1
 """The share of the train split that chooses the best state; calibration and test splits are never touched."""
 
@@ -92,7 +95,9 @@ def train(
     batch = min(settings.batch_size, len(fit))
     epoch_steps = len(fit) // batch
     total = settings.epochs * epoch_steps
-    score = validate or (lambda split: mean_loss(flat, split, loss, batch))
+    flat.module.eval()
+    trim = padding_trimmer(flat, fit)
+    score = validate or (lambda split: mean_loss(flat, split, loss, batch, trim))
     best, steps = _Best(flat.module), 0
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(context.seed)  # for dropout
@@ -106,6 +111,7 @@ def train(
                 if before_step:
                     before_step(steps, total)
                 _training_mode(flat.module, settings.frozen_statistics)
+                inputs = trim(inputs)
                 value = loss(flat.compute(inputs), inputs, labels)
                 _step(optimizer, value, learning_rate(steps, total, settings), label)
                 steps += 1
@@ -168,13 +174,39 @@ def batches(flat: FlatModule, split: Split, size: int) -> Iterator[tuple[Tensors
 
 
 @torch.no_grad()
-def mean_loss(flat: FlatModule, split: Split, loss: Loss, batch_size: int = 64) -> float:
+def mean_loss(
+    flat: FlatModule, split: Split, loss: Loss, batch_size: int = 64, trim: Trim = lambda inputs: inputs
+) -> float:
     """The mean over the samples of a split, each batch counted by its size; the module stays in the mode it is in."""
-    values = [
-        float(loss(flat.compute(inputs), inputs, labels)) * len(next(iter(inputs.values())))
-        for inputs, labels in batches(flat, split, batch_size)
-    ]
+    values = []
+    for inputs, labels in batches(flat, split, batch_size):
+        cut = trim(inputs)
+        values.append(float(loss(flat.compute(cut), cut, labels)) * len(next(iter(inputs.values()))))
     return math.fsum(values) / len(split)
+
+
+@torch.no_grad()
+def padding_trimmer(flat: FlatModule, split: Split) -> Trim:
+    """A function that cuts a batch of token sequences to the longest one: what is computed for padding is for nothing.
+
+    It gives a batch as it is where the model has no `attention_mask`, where an input has another shape than that, or
+    where the outputs of a few samples are not the same either way.
+    """
+    inputs, _ = next(batches(flat, split, 4))
+    mask = inputs.get(MASK)
+    if mask is None or mask.ndim != 2 or any(value.shape != mask.shape for value in inputs.values()):
+        return lambda batch: batch
+    try:
+        whole, cut = flat.compute(inputs), flat.compute(_trimmed(inputs))
+    except (RuntimeError, ValueError, IndexError):  # a module for one length only
+        return lambda batch: batch
+    same = all(v.shape == cut[n].shape and torch.allclose(v, cut[n], rtol=1e-3, atol=1e-5) for n, v in whole.items())
+    return _trimmed if same else lambda batch: batch
+
+
+def _trimmed(inputs: Tensors) -> Tensors:
+    length = int(inputs[MASK].any(0).nonzero().max()) + 1 if inputs[MASK].any() else 1
+    return {name: value[:, :length] for name, value in inputs.items()}
 
 
 def class_output(outputs: Tensors, classes: Sequence[str]) -> str | None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from exporter.error_compensation import best_scale, compensated_codes, input_hessian
+from exporter.error_compensation import compensated_codes, input_hessian
 from exporter.passes.ternary import ternarize
 from exporter.trace import FlatModule
 
@@ -55,10 +55,7 @@ def test_on_correlated_inputs_the_outputs_are_nearer_than_with_plain_rounding(se
     plain, scale = (torch.from_numpy(a) for a in ternarize(weight))
     codes = compensated_codes(weight, hessian, scale, 1, 0.01)
     rounded = output_error(x, weight, plain * scale[:, None]).sum()
-    refitted = output_error(x, weight, plain * best_scale(weight, plain, hessian)[:, None]).sum()
-    compensated = output_error(x, weight, codes * best_scale(weight, codes, hessian)[:, None]).sum()
-    assert refitted <= rounded * (1 + 1e-9)
-    assert compensated < refitted
+    assert output_error(x, weight, codes * scale[:, None]).sum() < rounded
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,7 +66,6 @@ def test_where_inputs_do_not_go_together_it_is_plain_rounding(seed):
     identity = torch.eye(24, dtype=torch.float64)
     codes = compensated_codes(weight, identity, scale, 1, 0.01)
     assert torch.equal(codes, plain.double())
-    torch.testing.assert_close(best_scale(weight, codes, identity).float(), scale)
 
 
 def test_more_levels_are_nearer():
@@ -81,15 +77,6 @@ def test_more_levels_are_nearer():
         assert codes.abs().max() == largest
         errors.append(output_error(x, weight, codes * scale[:, None]).sum())
     assert errors[1] < errors[0] / 10
-
-
-def test_the_best_scale_is_the_least_squares_solution():
-    weight, x, hessian = correlated(1)
-    codes = torch.from_numpy(ternarize(weight)[0]).double()
-    for row, scale in enumerate(best_scale(weight, codes, hessian)):
-        expected = np.linalg.lstsq((x @ codes[row])[:, None].numpy(), (x @ weight[row].double()).numpy(), rcond=None)[0]
-        assert scale.item() == pytest.approx(expected.item())
-    assert best_scale(weight, torch.zeros_like(weight), hessian).eq(0).all()
 
 
 def test_pruned_weights_keep_the_code_0_and_dead_inputs_are_rounded():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from exporter.recipe import PASSES, from_words, read_recipe, recipe_of, to_json
 from runtimes.errors import BadInput
@@ -119,3 +122,14 @@ def test_a_pass_is_one_module_one_row_and_a_mirrored_test(name):
     assert dataclasses.is_dataclass(module.Settings) and callable(module.apply)
     stem = PASSES[name].module.rpartition(".")[2]
     assert (Path(__file__).parent / "passes" / f"test_{stem}.py").is_file()
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_every_setting_is_documented_with_its_default(name):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text()
+    section = text.split(f"### {name}\n")[1].split("\n### ")[0]
+    kind = importlib.import_module(PASSES[name].module).Settings
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*)` \|$", section, re.MULTILINE))
+    assert list(rows) == [f.name for f in dataclasses.fields(kind)]
+    found = {key: yaml.safe_load(value) for key, value in rows.items()}
+    assert found == json.loads(json.dumps(dataclasses.asdict(kind())))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -230,3 +232,12 @@ def test_layers_without_a_residual_shape_are_no_blocks(as_exported):
     for name in ("mlp", "cnn"):
         module, example = as_exported(name)
         assert find_blocks(FlatModule(module, (example,), {})) == ()
+
+
+def test_blocks_that_may_be_called_by_name_are_left_in():
+    def block():
+        return nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    for names, expected in ((("0", "1"), 2), (("first", "second"), 0)):
+        module = nn.Sequential(OrderedDict((name, block()) for name in names))
+        assert len(find_blocks(FlatModule(module.eval(), (torch.randn(2, 4),), {}))) == expected

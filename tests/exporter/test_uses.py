@@ -101,5 +101,5 @@ def test_layers_are_left_out_by_their_own_name_or_their_weight_s():
     assert left_out(names, ("body.*",), "prune") == {"body.0.weight", "body.1.weight"}
     assert left_out(names, ("head", "body.0.weight"), "prune") == {"head.weight", "body.0.weight"}
     assert left_out(names, (), "prune") == set()
-    with pytest.raises(BadInput, match="prune: layers_out 'tail' fits no layer; the layers are body.0.weight, body.1"):
+    with pytest.raises(BadInput, match=r"prune: layers_out 'tail' fits no layer; the layers are body.0.weight, body.1"):
         left_out(names, ("head", "tail"), "prune")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
+
+from benchmarks.tasks import load_task
+from runtimes.errors import BadInput
 
 
 def test_images_are_the_digits_upscaled_as_torch_does_it(task_called):
@@ -24,3 +30,9 @@ def test_images_are_the_digits_upscaled_as_torch_does_it(task_called):
 
 def _parts(split):
     return split.inputs["image"], split.labels
+
+
+def test_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(BadInput, match=r"digits: scikit-learn is not installed; pip install 'pocketship\[demo\]'"):
+        load_task("digits")

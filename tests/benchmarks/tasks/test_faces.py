@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+import pytest
 from skimage.data import lfw_subset
+
+from benchmarks.tasks import load_task
+from runtimes.errors import BadInput
 
 
 def test_faces_come_normalized_as_rnet_takes_them(task_called):
@@ -19,3 +25,9 @@ def test_faces_come_normalized_as_rnet_takes_them(task_called):
     first_faces = lfw_subset()[:100].mean((1, 2)) * 255
     assert abs(brightness[labels == 1].mean() - first_faces.mean()) < 1, "label 1 are the file's first hundred"
     assert abs(brightness[labels == 0].mean() - first_faces.mean()) > 5
+
+
+def test_without_scikit_image(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    with pytest.raises(BadInput, match=r"faces: scikit-image is not installed; pip install 'pocketship\[demo\]'"):
+        load_task("faces")

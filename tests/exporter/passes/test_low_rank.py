@@ -230,3 +230,16 @@ def test_it_computes_the_same_in_onnxruntime(lower_here, computes):
     small, _ = factored(flat, Settings(ratio=2.0))
     lowered = lower_here(small.module, (flat.example["input"],), "onnx")
     computes(lowered.path, flat.example, small.compute(flat.example))
+
+
+@pytest.mark.parametrize(
+    ("x", "line"),
+    [
+        (np.zeros((0, 24)), "points: the train split is empty; give samples, or use the method svd"),
+        (np.full((2, 24), np.nan), "low-rank: the gradient of 0.weight is no finite number; clean the data"),
+    ],
+)
+def test_data_of_no_use_is_refused(x, line):
+    with pytest.raises(BadInput) as refusal:
+        factored(mlp(), Settings("fwsvd"), task(x))
+    assert line in str(refusal.value)

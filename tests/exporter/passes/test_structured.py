@@ -20,8 +20,8 @@ from exporter.uses import multiply_adds
 from runtimes.errors import BadInput
 
 
-def images(samples=8, side=32):
-    split = Split({"image": np.random.default_rng(0).normal(size=(samples, 3, side, side)).astype(np.float32)})
+def images(samples=8, factor=1.0):
+    split = Split({"image": factor * np.random.default_rng(0).normal(size=(samples, 3, 32, 32)).astype(np.float32)})
     return Task("noise", "", (), split, split, split, lambda o, s: Score("accuracy", np.zeros(1), {}))
 
 
@@ -195,6 +195,19 @@ def test_settings_out_of_their_range_are_refused(settings, line):
 def test_what_cannot_be_pruned_is_refused(settings, line):
     with pytest.raises(BadInput) as refusal:
         pruned(cct(), **settings)
+    assert line in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [
+        (images(0), "noise: the calibration split is empty; give samples"),
+        (images(factor=np.float32("nan")), "the importance of tokenizer.0 is no finite number; clean the data"),
+    ],
+)
+def test_data_of_no_use_is_refused(task, line):
+    with pytest.raises(BadInput) as refusal:
+        pruned(cct(), task)
     assert line in str(refusal.value)
 
 
