@@ -11,7 +11,7 @@ from pathlib import Path
 from exporter.lowering import TARGETS
 from exporter.recipe import NO_RECIPE, Recipe
 from runtimes.errors import BadInput
-from runtimes.types import PRECISIONS
+from runtimes.types import COMPUTE_TYPES
 
 OPSETS = range(18, 24)
 """The ONNX opsets that torch 2.13 writes: its operator library starts at 18, its highest is 23."""
@@ -103,8 +103,8 @@ def check_options(options: Options) -> None:
         faults.append(f"--opset {options.opset} is none of {OPSETS[0]} to {OPSETS[-1]}")
     if options.min_ios is not None and options.min_ios not in IOS_VERSIONS:
         faults.append(f"--min-ios {options.min_ios} is none of {IOS_VERSIONS[0]} to {IOS_VERSIONS[-1]}")
-    if options.coreml_precision not in PRECISIONS:
-        faults.append(f"--coreml-precision {options.coreml_precision} is none of {', '.join(PRECISIONS)}")
+    if options.coreml_precision not in COMPUTE_TYPES:
+        faults.append(f"--coreml-precision {options.coreml_precision} is none of {', '.join(COMPUTE_TYPES)}")
     if options.atol is not None and not 0.0 <= options.atol < float("inf"):
         faults.append(f"--atol {options.atol} is no tolerance")
     faults += [f"unknown target {t!r}" for t in options.targets if t not in TARGETS]

@@ -33,7 +33,7 @@ def verify(bundle: Path, manifest: Manifest) -> Tuple[Check, ...]:
     for entry in manifest.files:
         fault = damage(bundle, entry)
         checks.append(Check(entry.path, False, not fault, None, fault))
-    intact_files = {check.path for check in checks if check.intact}
+    intact_files = {c.path for c in checks} - {c.path for c in checks if not c.intact}
     known = {check.path for check in checks}
     for name in sorted({GOLDEN, *(artifact.golden for artifact in manifest.artifacts)} - known):
         checks.append(Check(name, False, False, None, f"{name}: not in the manifest"))

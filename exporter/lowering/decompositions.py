@@ -57,8 +57,10 @@ INEXACT = {
     aten._log_softmax.default: _log_softmax,
     aten.reciprocal.default: _reciprocal,
 }
+
+
 def _prelu_without_negation(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """litert-torch negates the input, and its optimizer folds that into a second copy of the layer's weights before it."""
+    """litert-torch negates the input, which its optimizer folds into a second copy of the weights before it."""
     slope = weight.reshape(-1, *[1] * (x.ndim - 2)) if x.ndim > 1 else weight
     return torch.relu(x) + slope * torch.clamp(x, max=0.0)
 

@@ -1,1 +1,1 @@
-"""Compression: a pass is one module with `Settings` and `apply(model, settings, context)`, and a row in recipe.PASSES."""
+"""Compression: a pass is a module with `Settings` and `apply(model, settings, context)`, and a row in recipe.PASSES."""

@@ -58,7 +58,9 @@ def test_memory_counts_the_whole_process_tree():
 
 def test_a_command_that_fails_ends_the_benchmark_with_its_output():
     with pytest.raises(SystemExit, match=r"broken failed with exit code 3:\n.*the cause"):
-        processes.measure("broken", [sys.executable, "-c", "print('the cause'); raise SystemExit(3)"], watch_memory=False)
+        processes.measure(
+            "broken", [sys.executable, "-c", "print('the cause'); raise SystemExit(3)"], watch_memory=False
+        )
 
 
 @pytest.mark.parametrize("words", [["--rounds", "0"], ["--models", "gpt"]])
@@ -70,7 +72,7 @@ def test_bad_options_are_refused(words):
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and "--rounds is at least 1, --models are minilm and cnn" in done.stderr
+    assert done.returncode == 2 and "--rounds is at least 1, --models are minilm, cnn" in done.stderr
 
 
 @pytest.mark.slow

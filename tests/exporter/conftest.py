@@ -52,8 +52,8 @@ def lower_here(tmp_path_factory):
     """Trace a module and lower it to one target in this process: the converters are imported once, not once a test."""
 
     def lower(module, example, target, *, dynamic=(), metadata=None, **chosen) -> Lowered:
-        from exporter.lowering import TARGETS, LoweringSettings
         from exporter.inputs import with_free_axes
+        from exporter.lowering import TARGETS, LoweringSettings
         from exporter.sources import arguments
         from exporter.trace import DynamicAxis, FlatModule, load_program, save_program, trace
 

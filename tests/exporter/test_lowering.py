@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from exporter.inspection import inspect
 from exporter.lowering import TARGETS, user_line
 from exporter.options import IOS_VERSIONS, OPSETS
 
@@ -341,3 +342,18 @@ def test_the_tables_agree():
     assert set(SUFFIXES.values()) == set(FORMATS)
     for name, target in TARGETS.items():
         assert format_of(Path(target.file_name)) == name
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (1, 6, 5), (1, 6, 5, 5)], ids=str)
+def test_a_prelu_does_not_double_the_weights_before_it(shape, lower_here, computes):
+    """litert-torch negates the input of a PReLU, which its optimizer folds into a second copy of the layer."""
+    layers = {2: nn.Linear(6, 32), 3: nn.Conv1d(6, 32, 3), 4: nn.Conv2d(6, 32, 3)}
+    module, example = nn.Sequential(layers[len(shape)], nn.PReLU(32, init=0.1)).eval(), torch.randn(shape)
+    with torch.no_grad():
+        module[1].weight.uniform_(-1, 1)
+        expected = module(example)
+    lowered = lower_here(module, example, "tflite")
+    computes(lowered.path, {"input": example}, {"output": expected})
+    tensors = inspect(lowered.path).tensors
+    size_bytes = 4 * module[0].weight.numel()
+    assert [t.size_bytes for t in tensors if t.size_bytes >= size_bytes] == [size_bytes]

@@ -79,7 +79,9 @@ def with_nan(values: np.ndarray) -> np.ndarray:
             "input 'input' of the task has shape [8] a sample, the model takes [4]",
             id="of another shape",
         ),
-        pytest.param(put("calibration", "x", np.zeros((0, 4), np.float32)), "the calibration split is empty", id="empty"),
+        pytest.param(
+            put("calibration", "x", np.zeros((0, 4), np.float32)), "the calibration split is empty", id="empty"
+        ),
         pytest.param(put("calibration", "x", np.ones_like), "calibration input 'x' is 1 throughout", id="constant"),
         pytest.param(put("calibration", "x", with_nan), "the calibration split holds NaN or infinity in 'x'", id="NaN"),
         pytest.param(put("train", "labels", None), "the train split has no labels", id="without labels"),

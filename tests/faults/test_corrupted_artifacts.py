@@ -321,8 +321,9 @@ CORRUPT = """
     right = module.lower
 
     def lower(program, path, settings):
-        right(program, path, settings)
+        carried = right(program, path, settings)
         corruptions.FAULTS[{fault!r}]({form!r}, pathlib.Path(path), None)
+        return carried
 
     module.lower = lower
 """

@@ -299,7 +299,8 @@ def test_a_manifest_without_schema_version_is_refused(tmp_path, document):
     ("path", "value", "says"),
     [
         ("artifacts.0.format", "torchscript", "'torchscript' is none of onnx, tflite, coreml"),
-        ("artifacts.0.precision", "float64", "'float64' is none of float32, float16"),
+        ("artifacts.0.precision", "float64", "'float64' is none of float32, float16, int8, int4, ternary"),
+        ("artifacts.0.compute", "int8", "'int8' is none of float32, float16"),
         (
             "artifacts.0.parity.executed_by.kind",
             "guessed",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from runtimes.compare import RELATIVE_TOLERANCE, SENSITIVITY_MARGIN, compare, compare_output
-from runtimes.types import PRECISIONS, ExecutedBy, Parity
+from runtimes.types import COMPUTE_TYPES, ExecutedBy, Parity
 
 BY = ExecutedBy("numpy", np.__version__, "physical")
 RTOL = 1e-4
@@ -215,9 +215,28 @@ def test_no_outputs_at_all_fail():
     assert compare([{}, {}], [{}, {}], BY, rtol=RTOL, atol=None).verdict == "fail"
 
 
-def test_every_precision_has_its_tolerance():
-    assert set(RELATIVE_TOLERANCE) == set(PRECISIONS)
+def test_every_type_of_arithmetic_has_its_tolerance():
+    assert set(RELATIVE_TOLERANCE) == set(COMPUTE_TYPES)
     assert RELATIVE_TOLERANCE["float32"] < RELATIVE_TOLERANCE["float16"] < 0.1
+
+
+def compared(error: float, noise: float, change: float = 10.0):
+    """Parity of an artifact that is off by `error` where the output changes by `change` between inputs."""
+    reference = [{"y": np.array([0.0, change])}, {"y": np.array([change, 0.0])}]
+    actual = [{"y": sample["y"] + error} for sample in reference]
+    return compare(reference, actual, BY, rtol=1e-4, atol=None, noise={"y": noise})
+
+
+def test_the_noise_of_quantized_activations_is_allowed_and_no_more():
+    assert compared(0.5, noise=0.5).verdict == "pass"
+    assert compared(0.51, noise=0.5).reason == "output 'y' is off by 0.51, allowed is 0.5"
+    assert compared(0.5, noise=0.0).verdict == "fail"
+    assert compared(0.0009, noise=1e-9).verdict == "pass", "the tolerance of floats is the least"
+
+
+def test_with_noise_the_output_must_still_change_by_more_than_the_error():
+    assert compared(4.0, noise=5.0, change=10.0).verdict == "pass"
+    assert "changes by only 10 between inputs, its error is 6" in compared(6.0, noise=7.0, change=10.0).reason
 
 
 VALUES = st.floats(-1024.0, 1024.0, width=32).filter(lambda v: v == 0.0 or abs(v) > 1e-3)

@@ -59,13 +59,13 @@ def test_signature_and_parity_come_back_as_values(artifact, calls):
     assert prove(artifact) == (SIGNATURE, PARITY)
 
 
-@pytest.mark.parametrize("precision", RELATIVE_TOLERANCE)
-def test_the_tolerance_is_that_of_the_precision(artifact, calls, precision):
+@pytest.mark.parametrize("compute", RELATIVE_TOLERANCE)
+def test_the_tolerance_is_that_of_the_arithmetic(artifact, calls, compute):
     calls.outcome = child.Completed(as_lists(calls.outcome.value))
-    prove(artifact, precision=precision, atol=0.25)
+    prove(artifact, compute=compute, atol=0.25, noise={"y": 0.5})
     ((function, job, options),) = calls
     assert function == "runtimes.parity:run_and_compare"
-    assert (job["rtol"], job["atol"]) == (RELATIVE_TOLERANCE[precision], 0.25)
+    assert (job["rtol"], job["atol"], job["noise"]) == (RELATIVE_TOLERANCE[compute], 0.25, {"y": 0.5})
     assert options["timeout_s"] == parity.TIMEOUT_S
 
 
@@ -119,7 +119,13 @@ def test_golden_values_that_cannot_be_read_are_refused_before_anything_runs(arti
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model.mlpackage"])
 def test_the_childs_side_compares_all_samples(exported, name):
     bundle = exported("two_inputs")
-    job = {"artifact": str(bundle / name), "golden": str(bundle / "golden.npz"), "rtol": 1e-4, "atol": None}
+    job = {
+        "artifact": str(bundle / name),
+        "golden": str(bundle / "golden.npz"),
+        "rtol": 1e-4,
+        "atol": None,
+        "noise": {},
+    }
     value = parity.run_and_compare(job, lambda event: None)
     assert value["parity"]["verdict"] == "pass"
     assert value["parity"]["samples"] == 3
