@@ -65,5 +65,24 @@ def _prelu_without_negation(x: torch.Tensor, weight: torch.Tensor) -> torch.Tens
     return torch.relu(x) + slope * torch.clamp(x, max=0.0)
 
 
+def _layer_norm(
+    x: torch.Tensor,
+    shape: list[int],
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> torch.Tensor:
+    """litert-torch's optimizer folds a product with constants into the weights of the layers that read it, which then
+    are no codes any more: x + x * (weight - 1) it leaves alone."""
+    axes = list(range(-len(shape), 0))
+    centred = x - x.mean(axes, keepdim=True)
+    unit = centred * torch.rsqrt((centred * centred).mean(axes, keepdim=True) + eps)
+    scaled = unit if weight is None else unit + unit * (weight - 1.0)
+    return scaled if bias is None else scaled + bias
+
+
+FOLDED = {aten.layer_norm.default: _layer_norm}
+"""For low-bit weights only."""
 DOUBLED = {aten.prelu.default: _prelu_without_negation}
 REFUSED = {aten.prelu.default: _prelu}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from exporter.lowering import LoweringSettings, Unsupported, refusals
-from exporter.lowering.decompositions import ALPHA, DOUBLED
+from exporter.lowering.decompositions import ALPHA, DOUBLED, FOLDED
 from exporter.lowering.low_bit_tflite import carry
 from exporter.lowering.representation import Carried
 from exporter.lowering.tflite_file import read, write
@@ -24,9 +24,8 @@ def prepare(program: Program, settings: LoweringSettings) -> Program:
     from litert_torch._convert import core
 
     exported = fx_infra.graph_utils.reset_from_node_meta(program.exported)
-    exported = fx_infra.safe_run_decompositions(
-        exported, {**fx_infra.decomp.pre_convert_decomp(), **ALPHA, **DOUBLED}, can_skip=False
-    )
+    table = {**fx_infra.decomp.pre_convert_decomp(), **ALPHA, **DOUBLED, **(FOLDED if program.low_bit else {})}
+    exported = fx_infra.safe_run_decompositions(exported, table, can_skip=False)
     _drop_assertions(exported)
     return Program(core._run_convert_passes(exported), program.signature, program.low_bit)
 

@@ -14,12 +14,12 @@ from torch import nn
 
 from exporter.emulation import quantization_noise, range_of
 from exporter.low_bit import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight, Range
-from exporter.lowering import low_bit_tflite
+from exporter.lowering import LoweringSettings, low_bit_tflite, to_tflite
 from exporter.lowering.low_bit_tflite import NOT_FOUND, carry
 from exporter.lowering.representation import TABLE, Representation
 from exporter.lowering.tflite_file import operator_name, read
 from exporter.sources import arguments
-from exporter.trace import FlatModule
+from exporter.trace import FlatModule, trace
 from exporter.uses import watched_weights, weight_uses
 
 
@@ -243,8 +243,6 @@ def test_each_weight_is_named_with_what_it_became(quantized):
 
 
 def test_the_lowering_carries_the_program_s_own_table(lower_here, tmp_path):
-    from exporter.lowering import LoweringSettings, to_tflite
-
     torch.manual_seed(0)
     example = torch.randn(2, 6)
     flat, low_bit = fake_quantized(nn.Sequential(nn.Linear(6, 5)), example, 8)
@@ -256,6 +254,24 @@ def test_the_lowering_carries_the_program_s_own_table(lower_here, tmp_path):
     assert ("DEQUANTIZE", 1) in operators(read(content)) and b"pocketship" in content
     want = flat.compute(flat.example)["output"].detach().numpy()
     np.testing.assert_allclose(run(content, flat.example)["output"], want, atol=1e-5 * np.abs(want).max())
+
+
+def test_a_normalization_is_not_folded_into_the_low_bit_weights_behind_it(tmp_path, computes):
+    """Folded into one of them, its weight would leave no codes to store."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 48), nn.GELU(), nn.LayerNorm(48), nn.Linear(48, 16))
+    with torch.no_grad():
+        for norm in (module[0], module[3]):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+    x = torch.randn(1, 7, 32)
+    flat, low_bit = fake_quantized(module, x, 8)
+    settings = LoweringSettings(opset=20, min_ios=16, coreml_precision="float32", metadata={})
+    program = to_tflite.prepare(replace(trace(flat, flat.example), low_bit=low_bit), settings)
+    carried = to_tflite.lower(program, tmp_path / "model.tflite", settings)
+    assert {(c.name, c.representation) for c in carried} == {(n, "int8, DEQUANTIZE") for n in ("1.weight", "4.weight")}
+    with torch.no_grad():
+        computes(tmp_path / "model.tflite", {"input": x}, {"output": flat.module(x)})
 
 
 def test_the_same_table_gives_the_same_bytes(every_layer):
