@@ -233,6 +233,20 @@ def test_a_signal_while_the_bundle_is_finished_leaves_all_or_nothing(start, tmp_
             shutil.rmtree(tmp_path / f"bundle{i}")
 
 
+def test_the_first_ctrl_c_ends_training_and_keeps_the_best_so_far(start, tmp_path):
+    """The second one would abort; a bundle is written, and says that training was stopped."""
+    (tmp_path / "long.yaml").write_text("passes: [{distill: {epochs: 1000000}}]")
+    words = ("--recipe", tmp_path / "long.yaml", "--data", f"{ROOT / 'tests' / 'data.py'}:points")
+    running = start("export", MLP, "--target", "onnx", *words, "-o", "bundle")
+    running.wait_for("trace")
+    time.sleep(4)
+    running.process.send_signal(signal.SIGINT)
+    assert running.end() == 0, running.lines
+    (step,) = read_manifest(tmp_path / "bundle").recipe
+    assert step.name == "distill" and any("stopped" in note for note in step.notes), step.notes
+    whole(tmp_path / "bundle")
+
+
 LATE = """
 import atexit, os, signal
 atexit.register(lambda: [os.kill(os.getpid(), number) for number in (signal.SIGINT, signal.SIGTERM)])
