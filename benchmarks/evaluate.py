@@ -126,7 +126,7 @@ def answers(
     ParityFailed where the runtime crashes, hangs or runs out of memory.
     """
     for option, value in (("--seconds", seconds), ("--limit", limit)):
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # NaN too
             raise BadInput(f"{value:g} is too little", where=option, remedy="give more than 0")
     tests, galleries = len(task.test), len(task.gallery) if task.gallery else 0
     order = _order(tests, galleries, limit)

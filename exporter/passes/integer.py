@@ -8,7 +8,6 @@ Networks for Efficient Inference: A Whitepaper", 2018, section 2).
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from exporter.model import Context, Model, PassReport
 from exporter.passes import distill
 from exporter.passes.training import TrainingSettings, batches, label_loss, summary, train
 from exporter.trace import FlatModule
-from exporter.uses import Use, watched_weights, weight_uses
+from exporter.uses import Use, left_out, watched_weights, weight_uses
 from runtimes.errors import BadInput
 
 NAME = "quantize"
@@ -145,7 +144,7 @@ def choose_layers(uses: Mapping[str, tuple[Use, ...]], settings: Settings, conte
 
     Raises BadInput as `apply` does.
     """
-    kept = _kept(tuple(uses), settings.layers_out)
+    kept = left_out(tuple(uses), settings.layers_out, NAME)
     layers = {name: _layer(name, used, settings, context) for name, used in uses.items() if name not in kept}
     if not layers:
         raise BadInput(
@@ -154,19 +153,6 @@ def choose_layers(uses: Mapping[str, tuple[Use, ...]], settings: Settings, conte
             remedy="its linear layers, convolutions and embeddings must be called with parameters, and not be left out",
         )
     return layers
-
-
-def _kept(names: tuple[str, ...], patterns: tuple[str, ...]) -> set[str]:
-    """The weights that a pattern fits, by their own name or their layer's."""
-    kept: set[str] = set()
-    for pattern in patterns:
-        fitting = {n for n in names if any(fnmatch.fnmatchcase(x, pattern) for x in (n, n.rpartition(".")[0]))}
-        if not fitting:
-            raise BadInput(
-                f"layers_out {pattern!r} fits no layer", where=NAME, remedy=f"the layers are {', '.join(names)[:400]}"
-            )
-        kept |= fitting
-    return kept
 
 
 def _layer(name: str, used: tuple[Use, ...], settings: Settings, context: Context) -> Layer:

@@ -213,6 +213,7 @@ def test_inputs_without_a_common_batch(monkeypatch):
     [
         ({"limit": 0}, "--limit: 0 is too little; give more than 0"),
         ({"seconds": -1.5}, "--seconds: -1.5 is too little"),
+        ({"seconds": float("nan")}, "--seconds: nan is too little"),
     ],
 )
 def test_options_out_of_range(options, message, onnx_file):
