@@ -6,13 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from exporter.bundle_writer import NEW_BUNDLE, WORK, writing_errors
-from exporter.children import Children, value_of
+from exporter.children import Children, deferred_signals, value_of
 from exporter.lowering import TARGETS
 from exporter.options import Options, version_for
 from exporter.recipe import to_json
@@ -78,8 +78,13 @@ class Road:
         self._lacking: dict[str, list[dict[str, str]]] = {}
         self._lock = threading.Lock()
         order = sorted(options.targets, key=SLOWEST_FIRST.index)
-        self._pool = ThreadPoolExecutor(len(order))
-        self._futures: dict[str, Future[list[Proven]]] = {t: self._pool.submit(self._lower_all, t) for t in order}
+        # A queue in C and plain threads: Ctrl-C inside a Condition, which all of concurrent.futures is made of, can
+        # leave its lock taken, and what waits for that lock never ends.
+        self._ended: SimpleQueue[list[Proven] | BaseException] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._run, args=(target,), daemon=True) for target in order]
+        with deferred_signals():
+            for thread in self._threads:
+                thread.start()
 
     def offer(self, snapshot: Snapshot) -> None:
         """Write the settings of every target beside the snapshot in one step: the children wait for this file."""
@@ -96,18 +101,25 @@ class Road:
 
         Raises what stopped a target first; UnsupportedOperation where one lacks an operation, with all that lack any.
         """
-        error = self._first_error()
-        self._pool.shutdown()
+        error = None
+        for _ in self._threads:
+            outcome = self._ended.get()
+            if isinstance(outcome, list):
+                self.proven += outcome
+            elif error is None:
+                error = outcome
+                self._children.kill()
         self.raise_lacking()
         if error:
             raise error
-        found = [proven for target in self._options.targets for proven in self._futures[target].result()]
-        self.proven = sorted(found, key=lambda proven: proven.snapshot.index)
+        targets = self._options.targets
+        self.proven.sort(key=lambda proven: (proven.snapshot.index, targets.index(proven.artifact.format)))
 
     def abandon(self) -> None:
         """End everything; the threads end as soon as their children do."""
         self._children.kill()
-        self._pool.shutdown(cancel_futures=True)
+        for thread in self._threads:
+            thread.join()
 
     def raise_lacking(self) -> None:
         """Raise UnsupportedOperation when targets lack operations."""
@@ -139,21 +151,16 @@ class Road:
             "tool_versions": tool_versions(),
         }
 
-    def _first_error(self) -> BaseException | None:
-        """Wait for all; the first error ends the others."""
-        pending, error = set(self._futures.values()), None
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                if future.exception() and error is None:
-                    error = future.exception()
-                    self._children.kill()
-        return error
-
     def _place(self, target: str, index: int) -> Path:
         """Where an artifact is written: that of the last snapshot is the bundle's."""
         last = index == len(self._options.recipe.steps)
         return (self._partial / NEW_BUNDLE if last else self._work / folder_of(index)) / TARGETS[target].file_name
+
+    def _run(self, target: str) -> None:
+        try:
+            self._ended.put(self._lower_all(target))
+        except BaseException as error:
+            self._ended.put(error)
 
     def _lower_all(self, target: str) -> list[Proven]:
         """Lower every snapshot to one target, and prove each artifact while the child lowers the next."""

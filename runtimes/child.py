@@ -160,7 +160,7 @@ def _environment(temporary: str) -> Dict[str, str]:
 
 def _messages(process: subprocess.Popen, timeout_s: float) -> Iterator[Optional[Json]]:
     """The child's messages until it closes its stdout; None once the time is up."""
-    lines: queue.Queue = queue.Queue()
+    lines: queue.SimpleQueue = queue.SimpleQueue()
 
     def read() -> None:
         with contextlib.suppress(ValueError):  # the pipe is closed under us when the child is given up

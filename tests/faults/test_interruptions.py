@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dis
 import errno
 import os
 import random
@@ -23,8 +24,11 @@ import psutil
 import pytest
 
 from exporter import artifacts, bundle_writer, pipeline
+from exporter.artifacts import Road
 from exporter.bundle_writer import NEW_BUNDLE, WORK, commit, partial_folder
+from exporter.children import Children, deferred_signals
 from exporter.options import Options
+from runtimes import child
 from runtimes.bundle import MANIFEST, damage, read_manifest
 from runtimes.errors import BadInput, PocketshipError
 
@@ -245,6 +249,63 @@ def test_the_first_ctrl_c_ends_training_and_keeps_the_best_so_far(start, tmp_pat
     (step,) = read_manifest(tmp_path / "bundle").recipe
     assert step.name == "distill" and any("stopped" in note for note in step.notes), step.notes
     whole(tmp_path / "bundle")
+
+
+HANDLED_AFTER = {dis.opmap[name] for name in ("RESUME", "CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD")}
+"""The instructions after which CPython looks for signals."""
+
+
+def _finish_interrupted(moment: int, output: Path, monkeypatch) -> int:
+    """Wait for two targets whose children run for 20 ms, with Ctrl-C at one moment; how many moments there were."""
+    children, main, count, last = Children(), threading.current_thread(), 0, {}
+    monkeypatch.setattr(child, "call", lambda *call, **options: time.sleep(0.02) or child.Crashed("ended", ""))
+    options = Options(targets=("onnx", "tflite"), output=output)
+    road = Road(options, output.parent, children, on_stage=lambda stage: None, dry_run=False)
+
+    def trace(frame, event, argument):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        if event == "opcode" and threading.current_thread() is main:
+            count += last.get(frame) in HANDLED_AFTER
+            if last.get(frame) in HANDLED_AFTER and count == moment:
+                raise KeyboardInterrupt
+            last[frame] = frame.f_code.co_code[frame.f_lasti]
+        return trace
+
+    tracing = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        road.finish()
+    except (KeyboardInterrupt, PocketshipError):
+        sys.settrace(tracing)
+        leaving = threading.Thread(target=road.abandon, daemon=True)
+        leaving.start()
+        leaving.join(timeout=10)
+        assert not leaving.is_alive(), f"stuck after an interrupt at moment {moment}"
+    finally:
+        sys.settrace(tracing)
+    return count
+
+
+def test_an_interrupt_at_any_moment_of_the_wait_for_the_targets_ends_their_threads(tmp_path, monkeypatch):
+    """Ours or the library's: a lock that stays taken would hold up the threads, and the whole program with them."""
+    moments = _finish_interrupted(-1, tmp_path / "bundle", monkeypatch)
+    assert moments > 5
+    for moment in range(1, moments + 1):
+        _finish_interrupted(moment, tmp_path / "bundle", monkeypatch)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_deferred_signals_come_when_the_block_is_left(number):
+    seen: list[str] = []
+    before = signal.signal(number, lambda number, frame: seen.append("told"))
+    try:
+        with deferred_signals():
+            signal.raise_signal(number)
+            seen.append("block")
+        assert seen == ["block", "told"]
+    finally:
+        signal.signal(number, before)
 
 
 LATE = """
