@@ -25,8 +25,7 @@ from runtimes.types import RecipeStep
 DYNAMIC_MARGIN = 2.0
 """Runtimes take the range of a dynamic activation by the tensor or by the row; we emulate the tensor."""
 STATIC_MARGIN = 1.5
-"""Integer kernels also round their bias and their scales, which we do not emulate: LiteRT was off by 1.17 times the
-noise at most, over the layers of tests/exporter/test_low_bit_tflite.py."""
+"""Integer kernels also round their bias and their scales, which we do not emulate."""
 LABELS = {8: "int8", 4: "int4", 2: "ternary"}
 STOP = "stop"
 """A file of this name in the work folder ends training: the user pressed Ctrl-C."""

@@ -135,7 +135,7 @@ QUANTIZE: dict[str, tuple[str, dict[str, Any]]] = {
     "int8-dynamic": ("quantize", {"bits": 8, "activations": "dynamic"}),
     "int8-weights": ("quantize", {"bits": 8, "activations": "float"}),
     "int4": ("quantize", {"bits": 4, "embedding_bits": 4, "conv_bits": 4}),
-    "ternary": ("ternary", {"embedding_bits": 4}),
+    "ternary": ("ternary", {"embedding_bits": 4, "first_last_share": 0.02}),
 }
 """What the words of --quantize mean."""
 

@@ -15,17 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.evaluate import Evaluation, evaluate
+from benchmarks.evaluate import Evaluation, answers, as_reference, evaluate
 from benchmarks.measure import NotTimed, Samples, measure, speedup
 from benchmarks.peers.processes import Line, ours, peer, print_figures
 from benchmarks.stats import Estimate, in_words
 from benchmarks.tasks import load_task
 from runtimes.bundle import GOLDEN, digest
+from runtimes.errors import PocketshipError
 
 FP32 = "fp32"
 PRECISIONS = ("int8", "int4", "ternary")
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}
-EVALUATION_S = 120.0
+EVALUATION_S, REFERENCE_S = 60.0, 600.0
+"""For a file; one that needs longer is judged by the samples it did, and its row says how many."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,29 @@ def compress_peers(rounds: int, models: Sequence[str]) -> dict[str, object]:
 
 
 def compare(name: str, folder: Path, rounds: int) -> tuple[list[Row], list[Entry]]:
-    """All rows of one model, fp32 first in each format; and the entries that gave no file."""
+    """All rows of one model, fp32 first in each format; and the entries that gave no file, or one that does not run."""
+    task = load_task(MODELS[name].task)
     entries = [entry for who in (FP32, *PRECISIONS) for entry in our_entries(name, who, folder)]
+    if not entries[0].path:
+        sys.exit(f"{name}: {entries[0].failure}")
     calibration = folder / "calibration.npz"
-    np.savez(calibration, **load_task(MODELS[name].task).calibration.inputs)  # type: ignore[arg-type]
+    np.savez(calibration, **task.calibration.inputs)  # type: ignore[arg-type]
     entries += [peer_entry(one, folder / FP32 / FILES[one.format], calibration, folder) for one in PEERS]
-    rows = []
+    print(f"{name}: what fp32 computes", file=sys.stderr)
+    reference = as_reference(answers(entries[0].path, task, seconds=REFERENCE_S), task)
+    rows, failures = [], [entry for entry in entries if entry.failure]
     for format_name in FILES:
-        rows += measured(name, [e for e in entries if e.path and e.format == format_name], folder, rounds)
-    return rows, [entry for entry in entries if entry.failure]
+        evaluated: list[tuple[Entry, Path, Evaluation]] = []
+        for entry in entries:
+            if entry.path and entry.format == format_name:
+                print(f"{name}: evaluating {entry.who}, {entry.format}", file=sys.stderr)
+                try:
+                    found = evaluate(entry.path, task, seconds=EVALUATION_S, reference=reference)
+                    evaluated.append((entry, entry.path, found))
+                except PocketshipError as error:
+                    failures.append(Entry(entry.who, entry.format, None, str(error)))
+        rows += timed(evaluated, folder / FP32 / GOLDEN, rounds)
+    return rows, failures
 
 
 def our_entries(name: str, precision: str, folder: Path) -> list[Entry]:
@@ -144,18 +160,16 @@ def peer_entry(one: Peer, source: Path, calibration: Path, folder: Path) -> Entr
     return Entry(one.name, one.format, output)
 
 
-def measured(name: str, entries: list[Entry], folder: Path, rounds: int) -> list[Row]:
-    """Size, accuracy, and latency of the files of one format, interleaved; the first is the baseline."""
-    paths = [entry.path for entry in entries if entry.path]
-    latencies = measure(paths, folder / FP32 / GOLDEN, threads=1, seconds=float(rounds))
-    task = MODELS[name].task
-    rows = []
-    for entry, path, latency in zip(entries, paths, latencies, strict=True):
-        print(f"{name}: evaluating {entry.who}, {entry.format}", file=sys.stderr)
-        timed = None if isinstance(latency, NotTimed) else latency
-        baseline = latencies[0]
-        ratio = speedup(baseline, timed) if timed and isinstance(baseline, Samples) and timed is not baseline else None
-        rows.append(Row(entry, digest(path)[0], evaluate(path, load_task(task), seconds=EVALUATION_S), timed, ratio))
+def timed(evaluated: Sequence[tuple[Entry, Path, Evaluation]], golden: Path, rounds: int) -> list[Row]:
+    """The rows of one format, whose files are timed in turns; the first is the baseline."""
+    latencies = measure([path for _, path, _ in evaluated], golden, threads=1, seconds=float(rounds))
+    baseline, rows = latencies[0], []
+    for (entry, path, found), latency in zip(evaluated, latencies, strict=True):
+        samples = None if isinstance(latency, NotTimed) else latency
+        ratio = None
+        if samples and isinstance(baseline, Samples) and samples is not baseline:
+            ratio = speedup(baseline, samples)
+        rows.append(Row(entry, digest(path)[0], found, samples, ratio))
     return rows
 
 

@@ -31,7 +31,7 @@ SOURCES = {
 }
 """Class -> a file or folder of the library: those with many docstrings that every installation has."""
 
-SIZES = (300, 100, 200)
+SIZES = (300, 100, 600)
 """Train, which is the gallery too, calibration and test; a tenth of each from every class."""
 WORDS = range(4, 41)
 TOKENS = 128

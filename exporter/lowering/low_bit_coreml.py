@@ -8,6 +8,7 @@ channels); so the operations are put into the program here, between conversion a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,16 @@ def carry(program: Program, low_bit: LowBit, settings: LoweringSettings) -> tupl
     stored: dict[str, str] = {}
     with block:
         for operation in list(block.operations):
-            names, axes = _find(operation.outputs[0].val, low_bit) if _may_be_compressed(operation) else ((), ())
-            if names:
-                weight = low_bit[names[0]]
-                _replace(operation, weight, axes, settings.min_ios)
-                stored.update(dict.fromkeys(names, representation("coreml", weight).name))
+            if not _may_be_compressed(operation):
+                continue
+            value = operation.outputs[0].val
+            for candidates in (low_bit, _first_rows(low_bit, value.shape)):
+                names, axes = _find(value, candidates)
+                if names:
+                    weight = candidates[names[0]]
+                    _replace(operation, weight, axes, settings.min_ios)
+                    stored.update(dict.fromkeys(names, representation("coreml", weight).name))
+                    break
     return tuple(
         Carried(name, stored.get(name, settings.coreml_precision), "" if name in stored else _why_not(weight))
         for name, weight in low_bit.items()
@@ -64,6 +70,17 @@ def _why_not(weight: LowBitWeight) -> str:
     if weight.codes.size < LEAST_VALUES:
         return f"Core ML compresses no constant of fewer than {LEAST_VALUES} values"
     return "no constant holds it that only operations read: coremltools folded or split it, or the model returns it"
+
+
+def _first_rows(low_bit: LowBit, shape: tuple[int, ...]) -> LowBit:
+    """Embeddings cut to what a constant `[1, ..., rows, width]` holds: positions that are looked up at conversion."""
+    *ones, rows, width = shape
+    return {
+        name: replace(weight, codes=weight.codes[:rows].reshape(rows, *ones, width), scale=weight.scale[:rows])
+        for name, weight in low_bit.items()
+        if weight.kind == "embedding" and set(ones) <= {1} and width == weight.codes.shape[1]
+        if rows <= len(weight.codes)
+    }
 
 
 def _find(value: np.ndarray, low_bit: LowBit) -> tuple[tuple[str, ...], tuple[int, ...]]:

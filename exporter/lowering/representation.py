@@ -1,4 +1,7 @@
-"""Which representation a low-bit weight gets in each format, and why; what is wrong or crashes there is refused."""
+"""Which representation a low-bit weight gets in each format, and why; what is wrong or crashes there is refused.
+
+What they bring on the models of the zoo is printed by `python -m benchmarks.peers compress`.
+"""
 
 from __future__ import annotations
 
@@ -72,37 +75,34 @@ ONNX_OPSETS = {8: 18, 4: 21, 2: 25}
 """By bits: the first that has INT8, INT4 and INT2."""
 ONNX = {
     ("linear", "float"): Representation(
-        "codes, Cast, Mul",
-        "made float once, at load: 1.0x; MatMulNBits with float activations has 0.5x to 0.95x, 0.04x to 0.9x at one",
+        "codes, Cast, Mul", "made float once, at load, so as fast as fp32; MatMulNBits with float activations is slower"
     ),
     ("linear", "dynamic"): Representation(
         "codes, MatMulInteger",
-        "int8 kernels: 3.2x to 3.5x, 2.1x to 2.5x at one row; MatMulNBits with int8 activations has 1.05x to 1.8x and "
-        "2.2x to 2.8x",
+        "int8 kernels; MatMulNBits with int8 activations gains less, but for a single row",
         activations="dynamic",
     ),
     ("linear", "static"): Representation(
         "codes, MatMulIntegerToFloat",
-        "int8 kernels: 3.3x to 3.6x, 2.0x to 2.5x at one row; QDQ, which quantizes the output too, has 2.9x to 3.4x "
-        "and takes minilm's cosine from .995 to .957",
+        "int8 kernels; QDQ, which quantizes the output too, is no faster and loses accuracy in transformers",
         activations="static",
     ),
-    ("conv", "float"): Representation("codes, Cast, Mul", "made float once, at load: 1.0x"),
-    ("conv", "dynamic"): Representation("codes, Cast, Mul", "made float once, at load; ConvInteger has 0.1x"),
+    ("conv", "float"): Representation("codes, Cast, Mul", "made float once, at load, so as fast as fp32"),
+    ("conv", "dynamic"): Representation(
+        "codes, Cast, Mul", "made float once, at load; ConvInteger is many times slower"
+    ),
     ("conv", "static"): Representation(
         "codes, QDQ",
-        "int8 kernels where one convolution follows another: a ResNet has 1.8x, a MobileNetV2 2.0x; between HardSwish "
-        "and products it is float, since a MobileNetV3 of int8 ones has 0.75x",
+        "int8 kernels where one convolution follows another; between HardSwish and products it is float, since going "
+        "to and fro between int8 and float costs more than int8 gains",
         activations="static",
     ),
     ("embedding", "float"): Representation(
         "codes, Gather",
-        "only the rows looked up become float: 0.5x, 19 us for 128 rows of 384 values, where GatherBlockQuantized "
-        "takes 17 us at 8 bits and 44 us at 4 and 2",
+        "only the rows looked up become float; GatherBlockQuantized gains nothing at 8 bits, and less at 4",
     ),
 }
-"""Speed against fp32 at 128 rows (or images of 224 x 224), one thread, onnxruntime 1.32, AVX-512 VNNI; the same at
-every width, as codes become int8 at load."""
+"""All of them as onnxruntime 1.32 computes them on x86-64; the same at every width, as codes become int8 at load."""
 
 TABLE.update(
     {
@@ -118,39 +118,32 @@ TABLE.update(
 )
 
 TFLITE = {
-    ("linear", 8, "static"): ("int8, static", "int8 kernels: 3.5x on a BERT, 3.3x on an MLP-Mixer"),
-    ("linear", 8, "dynamic"): ("int8, dynamic", "int8 kernels: 3.6x on a BERT, 3.2x on an MLP-Mixer"),
-    ("linear", 8, "float"): ("int8, DEQUANTIZE", "made float once, at load: 1.0x"),
-    ("linear", 4, "static"): ("int4, static", "kernels read codes: 3.2x on a BERT, 3.1x on an MLP-Mixer"),
-    ("linear", 4, "dynamic"): ("int4, dynamic", "kernels read codes: 3.3x on a BERT, 3.1x on an MLP-Mixer"),
-    ("linear", 4, "float"): ("int4, DEQUANTIZE", "exact, but made float at each run: 0.35x to 0.4x"),
-    ("linear", 2, "static"): ("int2, static", "kernels read codes: 1.6x on a BERT, 1.7x on an MLP-Mixer"),
-    ("linear", 2, "dynamic"): ("int2, dynamic", "kernels read codes: 1.4x on a BERT, 1.7x on an MLP-Mixer"),
-    ("linear", 2, "float"): ("int2, DEQUANTIZE", "exact, but made float at each run: 0.35x"),
-    ("conv", 8, "static"): (
-        "int8, static",
-        "what a CNN should have: 3.5x on a ResNet, 1.65x on a MobileNetV3, whose depthwise layers and stem stay float",
-    ),
-    ("conv", 8, "dynamic"): (
-        "int8, dynamic",
-        "3.4x on a ResNet, 1.4x on a MobileNetV3, whose depthwise layers and stem stay float",
-    ),
-    ("conv", 8, "float"): ("int8, DEQUANTIZE", "made float once, at load: 0.9x to 1.05x"),
-    ("conv", 4, "static"): ("int4, static", "half of int8's size: 1.1x on a ResNet, but 0.55x on a MobileNetV3"),
-    ("conv", 4, "dynamic"): ("int4, dynamic", "half of int8's size: 1.0x on a ResNet"),
-    ("conv", 4, "float"): ("int4, DEQUANTIZE", "exact, but made float at each run: 0.3x"),
-    ("conv", 2, "static"): (
+    ("linear", 8, "static"): ("int8, static", "int8 kernels, on ranges that are known before"),
+    ("linear", 8, "dynamic"): ("int8, dynamic", "int8 kernels, on ranges taken at each run"),
+    ("linear", 8, "float"): ("int8, DEQUANTIZE", "made float once, at load, so as fast as fp32"),
+    ("linear", 4, "static"): ("int4, static", "kernels read codes, nearly as fast as int8"),
+    ("linear", 4, "dynamic"): ("int4, dynamic", "kernels read codes, nearly as fast as int8"),
+    ("linear", 4, "float"): ("int4, DEQUANTIZE", "exact, but made float at each run, so slower than fp32"),
+    ("linear", 2, "static"): ("int2, static", "kernels read codes, slower than int4: the gain is the size"),
+    ("linear", 2, "dynamic"): ("int2, dynamic", "kernels read codes, slower than int4: the gain is the size"),
+    ("linear", 2, "float"): ("int2, DEQUANTIZE", "exact, but made float at each run, so slower than fp32"),
+    ("conv", 8, "static"): ("int8, static", "int8 kernels; depthwise layers and the stem of a MobileNet stay float"),
+    ("conv", 8, "dynamic"): ("int8, dynamic", "int8 kernels; depthwise layers and the stem of a MobileNet stay float"),
+    ("conv", 8, "float"): ("int8, DEQUANTIZE", "made float once, at load, so as fast as fp32"),
+    ("conv", 4, "static"): (
         "int4, static",
-        "exact in int4: CONV_2D with INT2 weights is refused by LiteRT; 1.1x, 0.55x",
+        "half of int8's size, but hardly faster than fp32, and slower in a MobileNet",
     ),
+    ("conv", 4, "dynamic"): ("int4, dynamic", "half of int8's size, but hardly faster than fp32"),
+    ("conv", 4, "float"): ("int4, DEQUANTIZE", "exact, but made float at each run, so slower than fp32"),
+    ("conv", 2, "static"): ("int4, static", "exact in int4: CONV_2D with INT2 weights is refused by LiteRT"),
     ("conv", 2, "dynamic"): ("int4, dynamic", "exact in int4: CONV_2D with INT2 weights gives NaN"),
-    ("conv", 2, "float"): ("int2, DEQUANTIZE", "exact, but made float at each run: 0.3x"),
+    ("conv", 2, "float"): ("int2, DEQUANTIZE", "exact, but made float at each run, so slower than fp32"),
     ("embedding", 8, "float"): ("int8, EMBEDDING_LOOKUP", "only the rows looked up become float"),
     ("embedding", 4, "float"): ("int4, EMBEDDING_LOOKUP", "only the rows looked up become float; exact in whole bytes"),
     ("embedding", 2, "float"): ("int2, EMBEDDING_LOOKUP", "only the rows looked up become float; exact in whole bytes"),
 }
-"""Speed against fp32 with ai-edge-litert 2.3, one thread, x86-64 with AVX-512 VNNI, random weights: a BERT of 4 layers,
-384 wide, at 128 tokens; a ResNet-10; a MobileNetV3-Small. Medians of runs in turns; for the BERT, the fastest runs."""
+"""All of them as ai-edge-litert 2.3 computes them on x86-64."""
 
 TABLE.update(
     {

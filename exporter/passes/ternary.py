@@ -34,8 +34,6 @@ from runtimes.errors import BadInput
 NAME = "ternary"
 TERNARY, FLOAT = 2, 32
 """Bits."""
-SMALL_EMBEDDING = 0.05
-"""The share of the weights under which an embedding, such as that of positions, saves little and stays int8."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,8 @@ class Settings:
 
     `method` is "round", "compensate" (rounding with error compensation on `samples` calibration inputs, with `damping`)
     or "train" (starting from what "compensate" gives). The first and the last weight that the model uses have
-    `first_last_bits`, embeddings `embedding_bits` (small ones 8), grouped convolutions 8; of the others, which are
+    `first_last_bits`, unless one holds more than `first_last_share` of the weights; embeddings have `embedding_bits`,
+    or 8 where they hold less than `small_embedding_share`; grouped convolutions have 8. Of the others, which are
     ternary, the `sensitive_share` that costs most has `sensitive_bits` (see `sensitivity`). Above all, `layer_bits`
     gives 2, 4, 8 or 32 (float) by patterns (as of a shell) of the names of layers or weights. `activations` is of the
     linear layers: "dynamic" or "float". The others are those of `distill`.
@@ -52,7 +51,9 @@ class Settings:
 
     method: str = "train"
     first_last_bits: int = 8
+    first_last_share: float = 1.0
     embedding_bits: int = 8
+    small_embedding_share: float = 0.005
     sensitive_share: float = 0.0
     sensitive_bits: int = 8
     layer_bits: dict[str, int] = field(default_factory=dict)
@@ -81,6 +82,8 @@ class Settings:
             if value not in allowed:
                 raise BadInput(f"{name} is {value!r}", where=NAME, remedy=f"give one of {', '.join(map(str, allowed))}")
         ranges = {
+            "first_last_share": (0 <= self.first_last_share <= 1, "in [0, 1]"),
+            "small_embedding_share": (0 <= self.small_embedding_share <= 1, "in [0, 1]"),
             "sensitive_share": (0 <= self.sensitive_share < 1, "in [0, 1)"),
             "samples": (self.samples >= 1, "of 1 or more"),
             "damping": (0 < self.damping < math.inf, "above 0"),
@@ -158,9 +161,9 @@ def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[d
     Raises BadInput as `apply` does.
     """
     uses = {name: used for name, used in weight_uses(model.flat).items() if name not in model.low_bit}
-    names = list(uses)
-    bits = {name: _bits(used, name in (names[0], names[-1]), settings) for name, used in uses.items()}
-    bits |= dict.fromkeys(_small_embeddings(model, uses), 8)
+    names, shares = list(uses), _shares(model, uses)
+    ends = {name for name in (names[0], names[-1]) if shares[name] <= settings.first_last_share}
+    bits = {name: _bits(used, name in ends, shares[name], settings) for name, used in uses.items()}
     sensitive = _sensitive(model, [n for n, b in bits.items() if b == TERNARY], settings, context)
     bits |= dict.fromkeys(sensitive, settings.sensitive_bits)
     bits |= _asked(names, settings)
@@ -182,18 +185,18 @@ def _word(bits: int) -> str:
     return "ternary" if bits == TERNARY else f"int{bits}"
 
 
-def _bits(used: tuple[Use, ...], first_or_last: bool, settings: Settings) -> int:
+def _bits(used: tuple[Use, ...], first_or_last: bool, share: float, settings: Settings) -> int:
     if any(use.kind == "embedding" for use in used):
-        return settings.embedding_bits
+        return 8 if share < settings.small_embedding_share else settings.embedding_bits
     if any(use.groups > 1 for use in used):
         return 8
     return settings.first_last_bits if first_or_last else TERNARY
 
 
-def _small_embeddings(model: Model, uses: Mapping[str, tuple[Use, ...]]) -> list[str]:
+def _shares(model: Model, uses: Mapping[str, tuple[Use, ...]]) -> dict[str, float]:
+    """The share of the weights that each one holds."""
     sizes = {n: p.numel() for n, p in model.flat.module.named_parameters() if n in uses}
-    least = SMALL_EMBEDDING * sum(sizes.values())
-    return [n for n, used in uses.items() if any(u.kind == "embedding" for u in used) and sizes[n] < least]
+    return {name: size / sum(sizes.values()) for name, size in sizes.items()}
 
 
 def _asked(names: list[str], settings: Settings) -> dict[str, int]:
@@ -265,8 +268,7 @@ def _compensate(flat: FlatModule, layers: Mapping[str, Layer], settings: Setting
 def compensated(weight: Tensor, hessian: Tensor, damping: float) -> Tensor:
     """The ternary value of a weight `[channels, ...]`: the scales of `ternarize`, and `compensated_codes`.
 
-    The scales are not fitted to the outputs: that shrinks them, and through the layers of minilm the error added up (a
-    cosine of 0.49 to the full-precision embeddings instead of 0.76, all linear layers but the last ternary).
+    The scales are not fitted to the outputs: that shrinks them, and through the layers of a transformer it adds up.
     """
     rows = weight.detach().flatten(1)
     scale = torch.from_numpy(ternarize(rows)[1])

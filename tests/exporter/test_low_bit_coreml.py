@@ -261,7 +261,7 @@ def test_a_tied_embedding_is_stored_once(packaged, computes, as_exported):
 
 
 class Folded(nn.Module):
-    """A weight that only constants index, one of few values, one that is an output too."""
+    """A weight whose first rows alone are looked up, one of few values, one that is an output too."""
 
     def __init__(self):
         super().__init__()
@@ -274,10 +274,27 @@ class Folded(nn.Module):
 def test_a_weight_that_is_not_stored_low_bit_is_named_with_the_reason(packaged, computes):
     flat, _, carried, path = packaged(Folded(), torch.randn(5, 4), 8, 16)
     assert carried == (
-        Carried("places.weight", "float32", NOT_HELD),
+        Carried("places.weight", "int8 per channel"),
         Carried("linear.weight", "float32", NOT_HELD),
         Carried("small.weight", "float32", "Core ML compresses no constant of fewer than 10 values"),
     )
+    computes(path, flat.example, flat.compute(flat.example))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (1, 5, 4), (1, 1, 5, 4)], ids=str)
+def test_positions_that_were_looked_up_at_conversion_are_stored_as_codes(shape, packaged, computes):
+    class Places(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.places, self.linear = nn.Embedding(9, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.linear(x + self.places(torch.arange(5)).reshape(shape))
+
+    flat, low_bit, carried, path = packaged(Places(), torch.randn(shape), 4, 18)
+    assert Carried("places.weight", "int4 per channel") in carried
+    codes = [codes for codes, *_ in stored_in(path) if codes.shape == shape]
+    assert np.array_equal(codes[0].reshape(5, 4), low_bit["places.weight"].codes[:5])
     computes(path, flat.example, flat.compute(flat.example))
 
 

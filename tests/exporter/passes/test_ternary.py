@@ -263,8 +263,19 @@ def test_a_small_embedding_stays_int8():
             return super().forward(ids) + self.places(ids * 0).sum()
 
     flat = FlatModule(Places().eval(), (torch.arange(12).view(2, 6),), {})
-    layers, _ = ternary.choose_layers(Model(flat), Settings(method="round", embedding_bits=2), Context(flat))
-    assert layers["embedding.weight"].bits == 2 and layers["places.weight"].bits == 8
+    for share, bits in ((0.05, 8), (0.005, 2)):  # it holds 16 of 568 weights
+        chosen = Settings(method="round", embedding_bits=2, small_embedding_share=share)
+        layers, _ = ternary.choose_layers(Model(flat), chosen, Context(flat))
+        assert layers["embedding.weight"].bits == 2 and layers["places.weight"].bits == bits
+
+
+def test_a_first_or_last_weight_may_be_too_large_to_keep():
+    layers = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 64))
+    flat = FlatModule(layers.eval(), (torch.zeros(1, 4),), {})
+    for share, last in ((1.0, 8), (0.6, 2)):  # it holds 2048 of 3200 weights
+        chosen = Settings(method="round", first_last_share=share)
+        found, _ = ternary.choose_layers(Model(flat), chosen, Context(flat))
+        assert [layer.bits for layer in found.values()] == [8, 2, last]
 
 
 def test_a_weight_that_cannot_be_compensated_is_named():
@@ -297,6 +308,8 @@ def test_it_refuses_what_it_cannot_do():
     [
         ("method", "gptq", "method is 'gptq'; give one of train, compensate, round"),
         ("first_last_bits", 3, "first_last_bits is 3; give one of 8, 4, 2"),
+        ("first_last_share", -0.1, r"first_last_share is -0.1; give a number in \[0, 1\]"),
+        ("small_embedding_share", 2.0, r"small_embedding_share is 2.0; give a number in \[0, 1\]"),
         ("embedding_bits", 32, "embedding_bits is 32; give one of 8, 4, 2"),
         ("sensitive_bits", 2, "sensitive_bits is 2; give one of 8, 4"),
         ("layer_bits", {"head": 16}, "layer_bits of 'head' is 16; give one of 2, 4, 8, 32"),
