@@ -11,7 +11,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := build/demo
 # CI runs the long matrices too.
 TESTS := $(if $(CI),,-m "not slow")
-# Test processes at once; most tests wait for a converter on one core.
+# Test processes at once, each with one thread: most tests wait for a converter on one core.
 JOBS ?= 2
 
 .PHONY: demo test setup lint lock clean
@@ -23,7 +23,7 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
