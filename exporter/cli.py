@@ -150,6 +150,9 @@ def export(
     min_speedup: Annotated[
         float | None, typer.Option(help="Refuse less speed-up over the original, as 1.5, on this machine.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Score and time each stage of a recipe, for its report.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of training and sampling.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Trace and check every target, write nothing.")] = False,
@@ -178,6 +181,7 @@ def export(
         recipe=recipe_of(recipe, prune, low_rank, quantize),
         data=data,
         seed=seed,
+        measure=measure,
         max_drop=None if max_drop is None else parse_percent(max_drop),
         max_size_bytes=None if max_size is None else parse_bytes(max_size),
         min_speedup=min_speedup,

@@ -25,7 +25,8 @@ DEFAULTS = {"opset": 20, "min_ios": 16}
 class Options:
     """One export: targets in order, what to write and where; see `pocketship export --help`.
 
-    `opset` and `min_ios` are None where the user leaves them to us; `max_drop` is a share of 1.
+    `opset` and `min_ios` are None where the user leaves them to us; `max_drop` is a share of 1; without `measure` a
+    recipe's stages are proven, but neither scored nor timed.
     """
 
     targets: tuple[str, ...] = tuple(TARGETS)
@@ -43,6 +44,7 @@ class Options:
     recipe: Recipe = NO_RECIPE
     data: str | None = None
     seed: int = 0
+    measure: bool = True
     max_drop: float | None = None
     max_size_bytes: int | None = None
     min_speedup: float | None = None

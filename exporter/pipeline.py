@@ -114,8 +114,8 @@ def export_with(
     output = (options.output or Path(f"{default_name(source)}-bundle")).absolute()
     with Children() as children, partial_folder(output, options.force) as partial, explain_full_disk(output):
         road = travel(source, options, partial, children, on_stage, on_progress, dry_run=False)
-        compressed = bool(options.recipe.steps)
-        ledger = _measured(road, options, partial / WORK, children, on_stage, on_progress) if compressed else ()
+        wanted = options.recipe.steps and options.measure
+        ledger = _measured(road, options, partial / WORK, children, on_stage, on_progress) if wanted else ()
         with writing_errors(output):
             manifest = _finish(road, options, ledger, partial)
         commit(partial, output)
@@ -129,6 +129,8 @@ def _check_limits(options: Options) -> None:
         return
     if not options.recipe.steps:
         raise BadInput("a limit is for a recipe", remedy="add --quantize, --prune, --low-rank or --recipe")
+    if not options.measure:
+        raise BadInput("a limit needs measuring", where="--no-measure", remedy="leave one of them out")
     from benchmarks.measure import not_timed
     from exporter.ledger import check_judgeable
 

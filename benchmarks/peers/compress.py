@@ -24,7 +24,15 @@ from runtimes.bundle import GOLDEN, digest
 from runtimes.errors import PocketshipError
 
 FP32 = "fp32"
-PRECISIONS = ("int8", "int4", "ternary")
+VARIANTS = {
+    FP32: (),
+    "int8": ("--quantize", "int8"),
+    "int4": ("--quantize", "int4"),
+    "ternary": ("--quantize", "ternary"),
+    "half the FLOPs": ("--recipe", "{pruned}"),
+}
+"""What we make of each model, fp32 first, and the words that make it."""
+PRUNED = "passes: [{prune-structured: {flops: 0.5}}, {distill: {epochs: 10}}]"
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}
 EVALUATION_S, REFERENCE_S = 60.0, 600.0
 """For a file; one that needs longer is judged by the samples it did, and its row says how many."""
@@ -110,7 +118,8 @@ def compress_peers(rounds: int, models: Sequence[str]) -> dict[str, object]:
 def compare(name: str, folder: Path, rounds: int) -> tuple[list[Row], list[Entry]]:
     """All rows of one model, fp32 first in each format; and the entries that gave no file, or one that does not run."""
     task = load_task(MODELS[name].task)
-    entries = [entry for who in (FP32, *PRECISIONS) for entry in our_entries(name, who, folder)]
+    (folder / "pruned.yaml").write_text(PRUNED, encoding="utf-8")
+    entries = [entry for variant in VARIANTS for entry in our_entries(name, variant, folder)]
     if not entries[0].path:
         sys.exit(f"{name}: {entries[0].failure}")
     calibration = folder / "calibration.npz"
@@ -133,16 +142,16 @@ def compare(name: str, folder: Path, rounds: int) -> tuple[list[Row], list[Entry
     return rows, failures
 
 
-def our_entries(name: str, precision: str, folder: Path) -> list[Entry]:
+def our_entries(name: str, variant: str, folder: Path) -> list[Entry]:
     """The artifacts of one export of ours."""
-    words = [] if precision == FP32 else ["--quantize", precision]
-    print(f"{name}: pocketship export {' '.join(words)}", file=sys.stderr)
-    command = ours(["export", name, "-o", folder / precision, "--quiet", *words])
+    words = [word.format(pruned=folder / "pruned.yaml") for word in VARIANTS[variant]]
+    print(f"{name}: pocketship export, {variant}", file=sys.stderr)
+    command = ours(["export", name, "-o", folder / variant, "--quiet", "--no-measure", *words])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    who = FP32 if precision == FP32 else f"pocketship {precision}"
+    who = FP32 if variant == FP32 else f"pocketship {variant}"
     if done.returncode != 0:
         return [Entry(who, format_name, None, done.stderr.strip()[-300:]) for format_name in FILES]
-    return [Entry(who, format_name, folder / precision / file) for format_name, file in FILES.items()]
+    return [Entry(who, format_name, folder / variant / file) for format_name, file in FILES.items()]
 
 
 def peer_entry(one: Peer, source: Path, calibration: Path, folder: Path) -> Entry:
@@ -219,6 +228,9 @@ def figures(model: Model, rows: Sequence[Row]) -> tuple[Line, ...]:
             lines.append(_least(f"{format_name}: ternary smaller", fp32.size_bytes / ternary.size_bytes, 10.0))
             drop = 100 * (fp32.evaluation.value - ternary.evaluation.value)
             lines.append(_most(f"{format_name}: ternary points lost", drop, 1.5))
+        pruned = own.get("pocketship half the FLOPs")
+        if pruned and pruned.speedup:
+            lines.append(_least(f"{format_name}: half the FLOPs, speed-up", pruned.speedup.value, 1.6))
         lines += against_peers(format_name, list(own.values()))
     return tuple(lines)
 

@@ -32,6 +32,12 @@ def test_each_figure_says_whether_it_is_reached():
     assert not lines["onnx: ternary smaller"].reached and lines["onnx: ternary points lost"].reached
 
 
+def test_a_pruned_model_must_be_faster():
+    lines = figures(MODELS["digits"], [row(FP32, 1000, 0.99), row("pocketship half the FLOPs", 500, 0.98, 1.5)])
+    (line,) = [line for line in lines if "half the FLOPs" in line.figure]
+    assert (line.value, line.limit, line.reached) == (1.5, 1.6, False)
+
+
 def test_a_cnn_must_only_not_be_slower():
     rows = [row(FP32, 1000, 0.99), row("pocketship int8", 250, 0.99, 1.0)]
     (line,) = [line for line in figures(MODELS["rnet"], rows) if "speed" in line.figure]

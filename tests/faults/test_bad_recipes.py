@@ -110,6 +110,11 @@ def test_data_that_does_not_fit_is_refused(change, says, workplace, refused):
         ("make", ("--prune", "0.999"), "empty"),
         ("make", ("--quantize", "int8", "--data", "nothing"), "nothing: no such task, folder or file"),
         ("make", ("--max-drop", "1%"), "a limit is for a recipe; add --quantize"),
+        (
+            "make",
+            ("--max-size", "1MB", "--no-measure", "--quantize", "int8"),
+            "--no-measure: a limit needs measuring; leave one of them out",
+        ),
         ("make", ("--quantize", "int8", "--max-drop", "1%"), "--max-drop: no task to measure a drop with; give --data"),
         ("make", ("--quantize", "int8", "--max-drop", "much"), "'much' is no percentage of 0 to 100; give it as 1%"),
         ("make", ("--quantize", "int8", "--max-size", "-1MB"), "'-1MB' is no size"),
