@@ -109,3 +109,13 @@ def test_the_command_prints_the_ledger_and_json_holds_it(compressed, pocketship,
     ledger = json.loads((tmp_path / "b" / "manifest.json").read_text())["ledger"]
     assert [row["stage"] for row in ledger] == ["original", "quantize"]
     assert ledger[0]["accuracy"]["samples"] == 40 and ledger[1]["latency"]["threads"] == 1
+
+
+def test_without_measuring_the_stages_are_proven_and_no_more(pocketship, tmp_path):
+    words = ("--quantize", "int8", "--target", "onnx", "--data", f"{TESTS / 'data.py'}:points", "--no-measure")
+    done = pocketship("export", f"{TESTS / 'models.py'}:mlp", *words, "-o", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(tmp_path / "b")
+    assert [step.name for step in manifest.recipe] == ["quantize"] and manifest.ledger == ()
+    assert [a.parity.verdict for a in manifest.artifacts] == ["pass"]
+    assert not (tmp_path / "b" / "report.md").exists() and "measure" not in done.stderr
