@@ -16,10 +16,10 @@ from runtimes.types import ExecutedBy
 BY = ExecutedBy("onnxruntime", "1.0", "physical")
 
 
-def row(who: str, size_bytes: int, value: float, speed: float | None = None, format_name: str = "onnx") -> Row:
-    found = Evaluation("f", "digits", "accuracy", value, value - 0.01, value + 0.01, 100, 100, {}, BY)
+def row(who: str, size_bytes: int, value: float, speed: float | None = None, samples: int = 100) -> Row:
+    found = Evaluation("f", "digits", "accuracy", value, value - 0.01, value + 0.01, samples, 100, {}, BY)
     ratio = Estimate(speed, speed - 0.1, speed + 0.1) if speed else None
-    return Row(Entry(who, format_name, Path("f")), size_bytes, found, None, ratio)
+    return Row(Entry(who, "onnx", Path("f")), size_bytes, found, None, ratio)
 
 
 def test_each_figure_says_whether_it_is_reached():
@@ -30,6 +30,17 @@ def test_each_figure_says_whether_it_is_reached():
     assert lines["onnx: int8 speed-up"].reached and lines["onnx: int8 speed-up"].limit == 2.0
     assert lines["onnx: ternary smaller"].value == pytest.approx(8.33, abs=0.01)
     assert not lines["onnx: ternary smaller"].reached and lines["onnx: ternary points lost"].reached
+
+
+def test_accuracies_on_other_samples_are_not_compared():
+    rows = [row(FP32, 1000, 0.99), row("pocketship int8", 250, 0.90, samples=50), row("Olive, dynamic int8", 300, 0.99)]
+    found = [line.figure for line in figures(MODELS["digits"], rows)]
+    assert found == ["onnx: int8 smaller"]
+
+
+def test_only_digits_has_a_limit_for_what_ternary_weights_lose():
+    rows = [row(FP32, 1000, 0.99), row("pocketship ternary", 90, 0.90)]
+    assert [line.figure for line in figures(MODELS["minilm"], rows)] == ["onnx: ternary smaller"]
 
 
 def test_a_pruned_model_must_be_faster():
