@@ -13,7 +13,7 @@ from runtimes.errors import BadInput
 def test_as_many_sentences_of_every_module(task_called):
     task = task_called("sentences")
     assert task.gallery is task.train
-    for split, count in zip(task.splits.values(), (30, 10, 20), strict=True):
+    for split, count in zip(task.splits.values(), (30, 10, 60), strict=True):
         assert np.bincount(split.labels).tolist() == [count] * 10
         assert {key: array.shape[1:] for key, array in split.inputs.items()} == {
             "input_ids": (128,),
