@@ -12,10 +12,11 @@ from queue import SimpleQueue
 from typing import Any
 
 from exporter.bundle_writer import NEW_BUNDLE, WORK, writing_errors
-from exporter.children import Children, deferred_signals, value_of
+from exporter.children import Children, value_of
 from exporter.lowering import TARGETS
 from exporter.options import Options, version_for
 from exporter.recipe import to_json
+from exporter.signals import deferred_signals
 from exporter.snapshot import PROGRAM, SETTINGS, Snapshot, TargetNeeds, folder_of
 from exporter.versions import tool_versions
 from runtimes import child, parity

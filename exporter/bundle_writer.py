@@ -9,13 +9,12 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from exporter.signals import deferred_signals
 from runtimes.bundle import MANIFEST
 from runtimes.errors import BadInput, PocketshipError
 from runtimes.types import Manifest
@@ -45,28 +44,14 @@ def partial_folder(output: Path, force: bool) -> Iterator[Path]:
                     (partial / name).mkdir()
             yield partial
         finally:
-            with _uninterrupted():
+            with deferred_signals():
                 shutil.rmtree(partial, ignore_errors=True)
                 os.close(lock)
     finally:
-        with _uninterrupted():
+        with deferred_signals():
             for folder in created:
                 with contextlib.suppress(OSError):  # not empty: the bundle, or somebody else's file, is in it
                     folder.rmdir()
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM for the moments of a clean-up; only the main thread is told of them at all."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def check_output(output: Path, force: bool) -> None:

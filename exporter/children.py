@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from runtimes import child
@@ -41,23 +40,6 @@ class Children:
             self._killed = True
             for process in self._processes:
                 _kill(process)
-
-
-@contextmanager
-def deferred_signals() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until the block is left; only the main thread is told of them at all."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    for late in came:
-        signal.raise_signal(late)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -77,16 +76,14 @@ def measure(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict
     """The child's side of `layers_of`."""
     from benchmarks.tasks import load_task
     from exporter.model import Context, Model
-    from exporter.prepare import check_weights
+    from exporter.prepare import make_ready
     from exporter.sensitivity import sensitivities
     from exporter.sources import SourceOptions, load
     from exporter.trace import FlatModule
 
     task = load_task(job["data"]) if job["data"] else None
     source = load(job["source"], SourceOptions(**job["options"]))
-    with contextlib.suppress(NotImplementedError):  # an exported program keeps the mode it was traced in
-        source.module.eval()
-    check_weights(source.module)
+    make_ready(source.module)
     model = Model(FlatModule(source.module, source.args, source.kwargs))
     context = Context(model.flat, task, job["seed"], progress=lambda *moved: emit({"progress": list(moved)}))
     return {"layers": [asdict(layer) for layer in sensitivities(model, context, job["bits"])]}

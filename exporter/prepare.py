@@ -56,9 +56,7 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
 
     work = Path(job["work"])
     module = source.module
-    with contextlib.suppress(NotImplementedError):  # an exported program keeps the mode it was traced in
-        module.eval()
-    check_weights(module)
+    make_ready(module)
     task = load_task(job["data"]) if job["data"] else None
     detail = f"{source.parameters:,} parameters, weights {source.weights}"
     emit({"stage": "load", "seconds": time.monotonic() - started, "detail": detail})
@@ -86,6 +84,13 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
     proofs = Proofs(inputs, example, dynamic, tuple(job["targets"]), work)
     compress(flat, from_words(job["recipe"]), task, job["seed"], proofs, emit)
     return {}
+
+
+def make_ready(module: torch.nn.Module) -> None:
+    """Put a module into evaluation mode, and raise BadInput for weights that cannot be exported."""
+    with contextlib.suppress(NotImplementedError):  # an exported program keeps the mode it was traced in
+        module.eval()
+    check_weights(module)
 
 
 def check_weights(module: torch.nn.Module) -> None:

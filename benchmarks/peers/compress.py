@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from benchmarks.evaluate import Evaluation, answers, as_reference, evaluate
 from benchmarks.measure import NotTimed, Samples, measure, speedup
 from benchmarks.peers.processes import Line, ours, peer, print_figures
 from benchmarks.stats import Estimate, in_words
-from benchmarks.tasks import load_task
+from benchmarks.tasks import Arrays, Task, load_task
 from runtimes.bundle import GOLDEN, digest
 from runtimes.errors import PocketshipError
 
@@ -130,17 +130,27 @@ def compare(name: str, folder: Path, rounds: int) -> tuple[list[Row], list[Entry
     reference = as_reference(answers(entries[0].path, task, seconds=REFERENCE_S), task)
     rows, failures = [], [entry for entry in entries if entry.failure]
     for format_name in FILES:
-        evaluated: list[tuple[Entry, Path, Evaluation]] = []
-        for entry in entries:
-            if entry.path and entry.format == format_name:
-                print(f"{name}: evaluating {entry.who}, {entry.format}", file=sys.stderr)
-                try:
-                    found = evaluate(entry.path, task, seconds=EVALUATION_S, reference=reference)
-                    evaluated.append((entry, entry.path, found))
-                except PocketshipError as error:
-                    failures.append(Entry(entry.who, entry.format, None, str(error)))
+        evaluated = []
+        for entry in (entry for entry in entries if entry.path and entry.format == format_name):
+            found = evaluation(entry, task, reference)
+            if isinstance(found, Evaluation):
+                evaluated.append((entry, found))
+            else:
+                failures.append(found)
         rows += timed(evaluated, folder / FP32 / GOLDEN, rounds)
     return rows, failures
+
+
+def evaluation(entry: Entry, task: Task, reference: Arrays) -> Evaluation | Entry:
+    """How good an entry's file is; the entry with its failure where it does not run. That of fp32 always must."""
+    assert entry.path is not None
+    print(f"evaluating {entry.who}, {entry.format}", file=sys.stderr)
+    try:
+        return evaluate(entry.path, task, seconds=EVALUATION_S, reference=reference)
+    except PocketshipError as error:
+        if entry.who == FP32:
+            raise
+        return replace(entry, path=None, failure=str(error))
 
 
 def our_entries(name: str, variant: str, folder: Path) -> list[Entry]:
@@ -170,11 +180,12 @@ def peer_entry(one: Peer, source: Path, calibration: Path, folder: Path) -> Entr
     return Entry(one.name, one.format, output)
 
 
-def timed(evaluated: Sequence[tuple[Entry, Path, Evaluation]], golden: Path, rounds: int) -> list[Row]:
+def timed(evaluated: Sequence[tuple[Entry, Evaluation]], golden: Path, rounds: int) -> list[Row]:
     """The rows of one format, whose files are timed in turns; the first is the baseline."""
-    latencies = measure([path for _, path, _ in evaluated], golden, threads=1, seconds=float(rounds))
+    paths = [entry.path for entry, _ in evaluated if entry.path]
+    latencies = measure(paths, golden, threads=1, seconds=float(rounds))
     baseline, rows = latencies[0], []
-    for (entry, path, found), latency in zip(evaluated, latencies, strict=True):
+    for (entry, found), path, latency in zip(evaluated, paths, latencies, strict=True):
         samples = None if isinstance(latency, NotTimed) else latency
         ratio = None
         if samples and isinstance(baseline, Samples) and samples is not baseline:

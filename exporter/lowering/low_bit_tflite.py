@@ -18,7 +18,7 @@ import numpy as np
 from exporter.emulation import grid_of
 from exporter.low_bit import LowBit, LowBitWeight, Range
 from exporter.lowering.representation import Carried, Representation, representation
-from exporter.lowering.tflite_file import constant, operator_name, read, write
+from exporter.lowering.tflite_file import add_tensor, constant, operator_code, operator_name, read, write
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
@@ -367,7 +367,7 @@ def _take_scales(model: schema.ModelT, graph: schema.SubGraphT, table: int) -> i
     scale = np.asarray(tensor.quantization.scale, np.float32)
     tensor.quantization = copy.copy(tensor.quantization)
     tensor.quantization.scale, tensor.quantization.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)
-    return _add_tensor(model, graph, tensor.name + b".scale", (len(scale), 1), scale)
+    return add_tensor(model, graph, tensor.name + b".scale", (len(scale), 1), scale)
 
 
 def _scaling(
@@ -378,8 +378,8 @@ def _scaling(
 
     (whole,) = lookup.outputs
     name, shape = graph.tensors[whole].name, tuple(map(int, graph.tensors[whole].shape))
-    codes = _add_tensor(model, graph, name + b".codes", shape)
-    factor = _add_tensor(model, graph, name + b".scale", (*shape[:-1], 1))
+    codes = add_tensor(model, graph, name + b".codes", shape)
+    factor = add_tensor(model, graph, name + b".scale", (*shape[:-1], 1))
     signature = graph.tensors[whole].shapeSignature
     if signature is not None:
         graph.tensors[codes].shapeSignature = signature
@@ -387,39 +387,10 @@ def _scaling(
     second = copy.copy(lookup)
     second.inputs, second.outputs, lookup.outputs = [lookup.inputs[0], scales], [factor], [codes]
     product = schema.OperatorT()
-    product.opcodeIndex = _opcode(model, schema.BuiltinOperator.MUL)
+    product.opcodeIndex = operator_code(model, schema.BuiltinOperator.MUL)
     product.builtinOptionsType, product.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
     product.inputs, product.outputs = [codes, factor], [whole]
     return [second, product]
-
-
-def _add_tensor(
-    model: schema.ModelT, graph: schema.SubGraphT, name: bytes, shape: tuple[int, ...], value: np.ndarray | None = None
-) -> int:
-    """A new float32 tensor, with its constant value where one is given."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    tensor, buffer = schema.TensorT(), schema.BufferT()
-    tensor.name, tensor.shape, tensor.type = name, np.array(shape, np.int32), schema.TensorType.FLOAT32
-    if value is not None:
-        buffer.data = value.astype(np.float32).view(np.uint8)
-    tensor.buffer = len(model.buffers)
-    model.buffers.append(buffer)
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
-def _opcode(model: schema.ModelT, builtin: int) -> int:
-    """The entry of an operator among the model's codes."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    for i, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-            return i
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def _rename(graph: schema.SubGraphT, weights: dict[int, str]) -> None:

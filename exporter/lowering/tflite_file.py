@@ -60,6 +60,35 @@ def constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
     return np.asarray(data, np.uint8).view(dtype).reshape(() if tensor.shape is None else tuple(tensor.shape))
 
 
+def add_tensor(
+    model: schema.ModelT, graph: schema.SubGraphT, name: bytes, shape: tuple[int, ...], value: np.ndarray | None = None
+) -> int:
+    """Add a float32 tensor to a graph, with its constant value where one is given; its index."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor, buffer = schema.TensorT(), schema.BufferT()
+    tensor.name, tensor.shape, tensor.type = name, np.array(shape, np.int32), schema.TensorType.FLOAT32
+    if value is not None:
+        buffer.data = value.astype(np.float32).view(np.uint8)
+    tensor.buffer = len(model.buffers)
+    model.buffers.append(buffer)
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def operator_code(model: schema.ModelT, builtin: int) -> int:
+    """The index of an operator (a value of `BuiltinOperator`) among the model's codes, to which it may be added."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    for i, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            return i
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
 def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
     """What an operator computes, by the schema's name: CONV_2D, or CUSTOM."""
     code = model.operatorCodes[operator.opcodeIndex]

@@ -10,7 +10,8 @@ from benchmarks.evaluate import Evaluation
 from benchmarks.peers import compress
 from benchmarks.peers.compress import FP32, MODELS, PEERS, Entry, Row, figures, print_rows
 from benchmarks.stats import Estimate
-from benchmarks.tasks import TASKS
+from benchmarks.tasks import TASKS, load_task
+from runtimes.errors import PocketshipError
 from runtimes.types import ExecutedBy
 
 BY = ExecutedBy("onnxruntime", "1.0", "physical")
@@ -65,6 +66,17 @@ def test_only_rows_of_equal_accuracy_are_held_against_each_other():
 def test_what_gave_no_file_is_printed_with_its_cause(capsys):
     print_rows([row(FP32, 1000, 0.99)], [Entry("Olive, dynamic int8", "onnx", None, "olive is not installed")])
     assert "No file of Olive, dynamic int8 (onnx): olive is not installed" in capsys.readouterr().out
+
+
+def test_a_peer_s_file_that_does_not_run_is_named_and_ours_of_fp32_must_run(tmp_path):
+    broken, task = tmp_path / "model.onnx", load_task("italypower")
+    broken.write_bytes(b"no model")
+    failed = compress.evaluation(Entry("a peer", "onnx", broken), task, {})
+    assert (
+        isinstance(failed, Entry) and (failed.who, failed.path) == ("a peer", None) and "model.onnx" in failed.failure
+    )
+    with pytest.raises(PocketshipError):
+        compress.evaluation(Entry(FP32, "onnx", broken), task, {})
 
 
 def test_every_model_has_its_task_and_every_peer_its_script():

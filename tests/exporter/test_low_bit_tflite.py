@@ -376,6 +376,48 @@ def test_what_an_operator_cannot_read_is_dequantized_and_said(quantized):
         assert np.abs(got - want.detach().numpy()).max() <= tolerance * float(want.detach().abs().max()), name
 
 
+class LookedUpTwice(nn.Module):
+    """One table, two lookups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(24, 16)
+
+    def forward(self, ids: torch.Tensor, others: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"first": self.words(ids), "second": self.words(others)}
+
+
+def two_of_ids() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(24)[None], torch.tensor([[3, 0, 1]])
+
+
+@pytest.mark.parametrize("bits", LARGEST_CODE)
+def test_row_scales_are_looked_up_beside_the_codes(bits, quantized):
+    """No zero point of eight bytes a row, every row by its own scale, for each lookup of the table."""
+    made = quantized(LookedUpTwice, two_of_ids, bits)
+    low_bit = {"words.weight": replace(made.low_bit["words.weight"], kind="embedding")}
+    content, _ = carry(made.content, low_bit)
+    model = read(content)
+    (graph,) = model.subgraphs
+    lookups = [o for o in graph.operators if operator_name(model, o) == "EMBEDDING_LOOKUP"]
+    tables = {o.inputs[1]: graph.tensors[o.inputs[1]] for o in lookups}
+    assert len(lookups) == 4 and sorted(t.name for t in tables.values())[-1] == b"words.weight"
+    (codes,) = (t for t in tables.values() if t.type in CODE_BITS)
+    (scales,) = (t for t in tables.values() if t is not codes)
+    assert (codes.quantization.scale.tolist(), codes.quantization.zeroPoint.tolist()) == ([1.0], [0])
+    assert tuple(scales.shape) == (24, 1)
+    for name, want in made.flat.compute(made.flat.example).items():
+        assert np.array_equal(run(content, made.flat.example)[name], want.detach().numpy()), name
+
+
+def test_names_are_the_model_s_or_numbers(every_layer):
+    """The converter's own, a path of modules each, take more than the codes of a small layer."""
+    (graph,) = read(carry(every_layer.content, every_layer.low_bit)[0]).subgraphs
+    inside = [t.name.decode() for i, t in enumerate(graph.tensors) if i not in {*graph.inputs, *graph.outputs}]
+    assert {n for n in inside if not n.isdecimal()} <= set(every_layer.low_bit)
+    assert "stem.weight" in inside
+
+
 def test_a_ternary_convolution_is_not_int2_for_a_reason(quantized, monkeypatch, tmp_path):
     """LiteRT gives NaN, or crashes: if it does no longer, the table can change."""
     from runtimes.errors import ParityFailed

@@ -26,8 +26,9 @@ import pytest
 from exporter import artifacts, bundle_writer, pipeline
 from exporter.artifacts import Road
 from exporter.bundle_writer import NEW_BUNDLE, WORK, commit, partial_folder
-from exporter.children import Children, deferred_signals
+from exporter.children import Children
 from exporter.options import Options
+from exporter.signals import deferred_signals
 from runtimes import child
 from runtimes.bundle import MANIFEST, damage, read_manifest
 from runtimes.errors import BadInput, PocketshipError
