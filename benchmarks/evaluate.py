@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.agent.samples import named_for, run_samples
 from benchmarks.scores import score_outputs
 from benchmarks.stats import wilson
-from benchmarks.tasks import Arrays, Task, named_for
+from benchmarks.tasks import Arrays, Task
 from runtimes import child
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.parity import MEMORY_FLOOR_BYTES, MEMORY_PER_ARTIFACT_BYTE, TIMEOUT_S, size_bytes
-from runtimes.session import Session, open_session
-from runtimes.types import ExecutedBy
+from runtimes.session import open_session
+from runtimes.signature import ExecutedBy
 
 SECONDS = 120.0
 SEED = 0
@@ -128,8 +129,7 @@ def answers(
     for option, value in (("--seconds", seconds), ("--limit", limit)):
         if value is not None and not value > 0:  # NaN too
             raise BadInput(f"{value:g} is too little", where=option, remedy="give more than 0")
-    tests, galleries = len(task.test), len(task.gallery) if task.gallery else 0
-    order = _order(tests, galleries, limit)
+    order = order_of(task, limit)
     with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
         job: dict[str, Any] = {
             "artifact": str(artifact),
@@ -137,9 +137,9 @@ def answers(
             "inputs": str(Path(folder) / "inputs.npz"),
             "outputs": str(Path(folder) / "outputs.npz"),
             "seconds": seconds,
-            "at_least": 2 if galleries else 1,  # one of each
+            "at_least": 2 if task.gallery else 1,  # one of each
         }
-        np.savez(job["inputs"], **_inputs(task, order))  # type: ignore[arg-type]  # numpy's stub reads ** as its bool
+        np.savez(job["inputs"], **inputs_of(task, order))  # type: ignore[arg-type]  # numpy's stub reads ** as its bool
         outcome = child.call(
             "benchmarks.evaluate:evaluate_artifact",
             job,
@@ -156,14 +156,20 @@ def answers(
             raise ParityFailed(fault, where=artifact.name, remedy="pocketship verify its bundle, or export it again")
         with np.load(job["outputs"], allow_pickle=False) as arrays:
             outputs = {name: arrays[name] for name in arrays.files}
-    done = order[: outcome.value["done"]]
+    return answers_of(task, order, outputs, from_json(ExecutedBy, outcome.value["executed_by"]))
+
+
+def answers_of(task: Task, order: np.ndarray, outputs: Arrays, executed_by: ExecutedBy) -> Answers:
+    """What an artifact gave for the first samples of `order`, as many as `outputs` has rows."""
+    tests = len(task.test)
+    done = order[: len(next(iter(outputs.values())))]
     of_test, of_gallery = done < tests, done >= tests
     return Answers(
         rows=done[of_test],
         outputs={name: array[of_test] for name, array in outputs.items()},
         gallery_rows=done[of_gallery] - tests,
         gallery_outputs={name: array[of_gallery] for name, array in outputs.items()},
-        executed_by=from_json(ExecutedBy, outcome.value["executed_by"]),
+        executed_by=executed_by,
     )
 
 
@@ -186,15 +192,20 @@ def as_reference(given: Answers, task: Task, limit: int | None = None) -> dict[s
     return found
 
 
-def _order(tests: int, galleries: int, limit: int | None) -> np.ndarray:
-    """Numbers of samples, the gallery's from `tests` on, dealt evenly: a test sample first, one of the gallery next."""
+def order_of(task: Task, limit: int | None = None) -> np.ndarray:
+    """The order that samples are taken in: random but always the same, test and gallery dealt evenly, a test one first.
+
+    The gallery's are numbered on from the last test sample.
+    """
+    tests, galleries = len(task.test), len(task.gallery) if task.gallery else 0
     generator = np.random.default_rng(SEED)
     chosen = generator.permutation(tests)[:limit]
     place = np.concatenate([np.arange(len(chosen)) / len(chosen), (np.arange(galleries) + 0.5) / max(1, galleries)])
     return np.concatenate([chosen, tests + generator.permutation(galleries)])[np.argsort(place, kind="stable")]
 
 
-def _inputs(task: Task, order: np.ndarray) -> dict[str, np.ndarray]:
+def inputs_of(task: Task, order: np.ndarray) -> dict[str, np.ndarray]:
+    """The samples' inputs by name, in that order."""
     galleries = task.gallery.inputs if task.gallery else {}
     both = {name: [array, *([galleries[name]] if galleries else [])] for name, array in task.test.inputs.items()}
     return {name: np.concatenate(arrays)[order] for name, arrays in both.items()}
@@ -206,49 +217,24 @@ def evaluate_artifact(job: dict[str, Any], emit: Callable[[dict[str, Any]], None
         samples = {name: arrays[name] for name in arrays.files}
     session = open_session(Path(job["artifact"]))
     names = [spec.name for spec in session.signature.inputs]
+    found: list[dict[str, np.ndarray]] = []
+    told = time.monotonic()
     try:
         samples = named_for(samples, names)
-        outputs = _run_all(session, samples, job["seconds"], job["at_least"], emit)
+        for start, outputs in run_samples(session, samples, seconds=job["seconds"], at_least=job["at_least"]):
+            found.append(outputs)
+            if time.monotonic() - told > PROGRESS_S:
+                emit({"progress": [start, len(next(iter(samples.values())))]})
+                told = time.monotonic()
     except BadInput as error:
         where = f"{Path(job['artifact']).name} on {job['task']}"
         remedy = error.remedy or "give the task that belongs to the model"
         raise BadInput(error.what, where=f"{where}: {error.where}" if error.where else where, remedy=remedy) from error
-    np.savez(job["outputs"], **outputs)  # type: ignore[arg-type]  # numpy's stub reads ** as its bool
-    done = len(next(iter(outputs.values())))
-    return {"done": done, "executed_by": asdict(session.executed_by)}
+    together = joined(found)
+    np.savez(job["outputs"], **together)  # type: ignore[arg-type]  # numpy's stub reads ** as its bool
+    return {"done": len(next(iter(together.values()))), "executed_by": asdict(session.executed_by)}
 
 
-def _run_all(
-    session: Session, samples: Arrays, seconds: float, at_least: int, emit: Callable[[dict[str, Any]], None]
-) -> dict[str, np.ndarray]:
-    """Outputs by name, one sample a row, of as many samples as the time allows, in the artifact's own batch."""
-    batch, total = _batch(session), len(next(iter(samples.values())))
-    found: list[dict[str, np.ndarray]] = []
-    started = told = time.monotonic()
-    for start in range(0, total, batch):
-        now = time.monotonic()
-        if now - started > seconds and start >= at_least:
-            break
-        if now - told > PROGRESS_S:
-            emit({"progress": [start, total]})
-            told = now
-        rows = np.minimum(np.arange(start, start + batch), total - 1)  # the last batch is filled with the last sample
-        outputs = session.run({name: array[rows] for name, array in samples.items()})
-        found.append({name: value for name, value in outputs.items() if value.shape[:1] == (batch,)})
-    if not found[0]:
-        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in session.signature.outputs)
-        raise BadInput(f"no output has a row a sample ({shapes})", remedy="export the model with a batch axis")
-    return {name: np.concatenate([part[name] for part in found])[:total] for name in found[0]}
-
-
-def _batch(session: Session) -> int:
-    """How many samples the artifact takes at once: its fixed first axis, or 1 where that is free.
-
-    Raises BadInput where its inputs differ.
-    """
-    firsts: Sequence[int | str] = [spec.shape[0] if spec.shape else "" for spec in session.signature.inputs]
-    lengths = {1 if isinstance(first, str) else first for first in firsts}
-    if len(lengths) != 1:
-        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in session.signature.inputs)
-        raise BadInput(f"its inputs have no common batch axis ({shapes})", remedy="export it with one batch for all")
-    return lengths.pop()
+def joined(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
+    """Outputs by name over all parts, each with one sample a row."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

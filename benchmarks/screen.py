@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from runtimes.types import ExecutedBy
+    from runtimes.signature import ExecutedBy
 
 
 def terminal() -> Console:

@@ -22,7 +22,8 @@ from exporter.versions import tool_versions
 from runtimes import child, parity
 from runtimes.bundle import digest
 from runtimes.errors import ParityFailed, UnsupportedOperation
-from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin, Signature, TensorSpec
+from runtimes.signature import Signature, TensorSpec
+from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin
 
 LOWER_TIMEOUT_S = 3600.0
 TRAINING_TIMEOUT_S = 48 * 3600.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from runtimes.types import Artifact, Manifest, TensorSpec
+from runtimes.signature import TensorSpec
+from runtimes.types import Artifact, Manifest
 
 FIRST_INPUTS = '{k.split("/", 2)[2]: v for k, v in np.load("golden.npz").items() if k.startswith("0/input/")}'
 

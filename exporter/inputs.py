@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
-from benchmarks.tasks import Task, named_for
+from benchmarks.agent.samples import named_for
+from benchmarks.tasks import Task
 from exporter.sources import Source, randomized, reshaped
 from exporter.trace import LIBRARIES, DynamicAxis, FlatModule, Tensors
 from runtimes.errors import BadInput

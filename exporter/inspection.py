@@ -15,7 +15,7 @@ from typing import Any
 from runtimes.bundle import digest
 from runtimes.errors import BadInput
 from runtimes.session import format_of
-from runtimes.types import Signature, TensorSpec
+from runtimes.signature import Signature, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import NotTimed, Samples, speedup
+from benchmarks.measure import NotTimed, Timed, speedup
 from benchmarks.stats import Estimate, in_words
 from exporter.sizes import sizes_of
 from runtimes.errors import BadInput, LimitNotMet
@@ -49,7 +49,7 @@ def ledger_row(
     )
 
 
-def latency_of(baseline: Samples | NotTimed, samples: Samples | NotTimed) -> Latency | NotTimed:
+def latency_of(baseline: Timed | NotTimed, samples: Timed | NotTimed) -> Latency | NotTimed:
     """The latency of an artifact beside that of the original, both of one `measure`."""
     if isinstance(samples, NotTimed):
         return samples

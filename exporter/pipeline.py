@@ -42,7 +42,8 @@ from exporter.versions import tool_versions
 from runtimes import child
 from runtimes.bundle import GOLDEN, digest, from_json
 from runtimes.errors import BadInput, PocketshipError
-from runtimes.types import SCHEMA_VERSION, BundleFile, LedgerRow, Manifest, Origin, Signature
+from runtimes.signature import Signature
+from runtimes.types import SCHEMA_VERSION, BundleFile, LedgerRow, Manifest, Origin
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from exporter.layers import Layer
     from exporter.pipeline import Plan, Stage
     from runtimes.kernels import KernelTruth
-    from runtimes.types import Artifact, LedgerRow, Manifest, Signature
+    from runtimes.signature import Signature
+    from runtimes.types import Artifact, LedgerRow, Manifest
 
 
 class Progress:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from runtimes.bundle import GOLDEN
-from runtimes.types import RecipeStep, Signature
+from runtimes.signature import Signature
+from runtimes.types import RecipeStep
 
 ORIGINAL = "original"
 PROGRAM = "program.pt2"

@@ -19,7 +19,7 @@ from exporter.low_bit import LowBit, load_low_bit, save_low_bit
 from exporter.lowering import user_line
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput, UnsupportedOperation
-from runtimes.types import Dimension, Signature, TensorSpec
+from runtimes.signature import Dimension, Signature, TensorSpec
 
 Tensors = dict[str, torch.Tensor]
 NAMESPACES = ("aten", "prims", "prim", "quantized_decomposed")

@@ -47,9 +47,9 @@ def from_json(kind: Any, value: Any, where: str = "") -> Any:
         _expect(isinstance(value, dict), where, "an object", value)
         return {k: from_json(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     kinds = arguments if origin in UNIONS else (kind,)
-    records = [k for k in kinds if dataclasses.is_dataclass(k)]
-    if records and value is not None:
-        return _record(records[0], value, where)
+    nested = [k for k in kinds if dataclasses.is_dataclass(k) or typing.get_origin(k) in (tuple, dict)]
+    if nested and value is not None:  # a union holds one of them at most
+        return from_json(nested[0], value, where)
     if type(value) is int and int not in kinds and float in kinds:
         return float(value)
     _expect(type(value) in kinds, where, " or ".join(JSON_NAMES.get(k, k.__name__) for k in kinds), value)

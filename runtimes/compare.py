@@ -8,7 +8,8 @@ from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
-from runtimes.types import ExecutedBy, Parity
+from runtimes.signature import ExecutedBy
+from runtimes.types import Parity
 
 RELATIVE_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 """By the type of the arithmetic: the largest error allowed, over the output's largest absolute value. That is about

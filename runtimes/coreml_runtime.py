@@ -15,7 +15,7 @@ import numpy as np
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 from runtimes.mil_evaluator import declared_outputs, evaluate, load_program, protocol_buffers
 from runtimes.session import fit
-from runtimes.types import ExecutedBy, Signature, TensorSpec
+from runtimes.signature import ExecutedBy, Signature, TensorSpec
 
 Compute = Callable[[Dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 
@@ -126,9 +126,28 @@ class CoreMlSession:
             raise ParityFailed(cause, where=str(self._path), remedy="see what Xcode says of it") from error
         return {spec.name: np.asarray(outputs[spec.name], spec.dtype) for spec in self.signature.outputs}
 
+    def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """See `Session.bind`."""
+        return partial(self._compute, dict(inputs))
+
     def close(self) -> None:
         """See `Session.close`."""
         del self._compute
+
+
+def library() -> Any:
+    """Import what runs a package: coremltools on macOS, elsewhere its protocol buffers, which are all that is needed.
+
+    Raises BadInput where it is absent.
+    """
+    return importlib.import_module("coremltools") if sys.platform == "darwin" else protocol_buffers()
+
+
+def profile(
+    path: Path, threads: Optional[int], inputs: Mapping[str, np.ndarray], runs: int
+) -> Tuple[Tuple[str, int, int], ...]:
+    """See `runtimes.session.profile`: Core ML tells no time by operation to Python."""
+    return ()
 
 
 def open_session(path: Path, threads: Optional[int] = None) -> CoreMlSession:

@@ -20,7 +20,7 @@ import numpy as np
 from runtimes.errors import BadInput, ParityFailed, UnsupportedOperation
 from runtimes.mil_operations import LAYOUT_ONLY, OPERATIONS
 from runtimes.mil_weights import unpack_bits
-from runtimes.types import Dimension, TensorSpec
+from runtimes.signature import Dimension, TensorSpec
 
 DTYPES = {
     1: ("bool", 8),

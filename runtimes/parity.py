@@ -12,7 +12,8 @@ from runtimes.compare import RELATIVE_TOLERANCE, compare
 from runtimes.errors import NotInstalled, ParityFailed
 from runtimes.golden import read_golden
 from runtimes.session import open_session
-from runtimes.types import Parity, Signature
+from runtimes.signature import Signature
+from runtimes.types import Parity
 
 TIMEOUT_S = 600.0
 MEMORY_FLOOR_BYTES = 4 * 2**30

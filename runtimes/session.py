@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Protocol
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 import numpy as np
 
 from runtimes.errors import BadInput
-from runtimes.types import ExecutedBy, Signature, TensorSpec
+from runtimes.signature import ExecutedBy, Signature, TensorSpec
 
 
 class Session(Protocol):
@@ -21,6 +21,12 @@ class Session(Protocol):
     def run(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Compute the outputs, by name, of one set of inputs that fits `signature`."""
 
+    def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """A call that computes once with these inputs, which fit already, and hands nothing over: what is timed.
+
+        It holds until `run` or `bind` is called again, or the session is closed.
+        """
+
     def close(self) -> None:
         """Release the runtime's memory."""
 
@@ -30,7 +36,7 @@ RUNTIMES = {
     "tflite": "runtimes.litert_runtime",
     "coreml": "runtimes.coreml_runtime",
 }
-"""format -> module with `open_session(path, threads) -> Session`, imported only when it is needed."""
+"""format -> module with `library`, `open_session` and `profile`, imported only when it is needed."""
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
 
@@ -57,10 +63,32 @@ def open_session(path: Path, threads: Optional[int] = None) -> Session:
     path = Path(path)
     if threads is not None and threads < 1:
         raise BadInput(f"{threads} threads cannot compute", remedy="give 1 or more")
-    module = RUNTIMES[format_of(path)]
+    module = _runtime_of(path)
     if not path.exists():
         raise BadInput("no such artifact", where=str(path), remedy="check the path")
-    return importlib.import_module(module).open_session(path, threads)
+    return module.open_session(path, threads)
+
+
+def library(path: Path) -> Any:
+    """Import the library that runs an artifact.
+
+    Raises NotInstalled where it is absent.
+    """
+    return _runtime_of(path).library()
+
+
+def profile(
+    path: Path, threads: Optional[int], inputs: Mapping[str, np.ndarray], runs: int
+) -> Tuple[Tuple[str, int, int], ...]:
+    """(kind of operation, calls, nanoseconds) over `runs` inferences, longest first; none where the runtime tells none.
+
+    In a session of its own, since being watched slows it down.
+    """
+    return _runtime_of(path).profile(path, threads, inputs, runs)
+
+
+def _runtime_of(path: Path) -> Any:
+    return importlib.import_module(RUNTIMES[format_of(Path(path))])
 
 
 def feeds(inputs: Mapping[str, np.ndarray], signature: Signature) -> Dict[str, np.ndarray]:

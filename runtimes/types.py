@@ -5,41 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple, Union
 
+from runtimes.signature import ExecutedBy, Signature
+
 SCHEMA_VERSION = 1
 
 FORMATS = ("onnx", "tflite", "coreml")
 PRECISIONS = ("float32", "float16", "int8", "int4", "ternary")
 COMPUTE_TYPES = ("float32", "float16")
 EXECUTION_KINDS = ("physical", "emulated", "browser", "off-device")
-
-Dimension = Union[int, str]
-"""A fixed length, or the name of a dynamic axis."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One named input or output; `dtype` is numpy's name, a string in `shape` names a dynamic axis."""
-
-    name: str
-    dtype: str
-    shape: Tuple[Dimension, ...]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The inputs and outputs of a model or an artifact, in order."""
-
-    inputs: Tuple[TensorSpec, ...]
-    outputs: Tuple[TensorSpec, ...]
-
-
-@dataclass(frozen=True)
-class ExecutedBy:
-    """What computed a result: the runtime, its version, and one of `EXECUTION_KINDS`."""
-
-    runtime: str
-    version: str
-    kind: str
 
 
 @dataclass(frozen=True)

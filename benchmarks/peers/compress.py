@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluate import Evaluation, answers, as_reference, evaluate
-from benchmarks.measure import NotTimed, Samples, measure, speedup
+from benchmarks.measure import NotTimed, Timed, measure, speedup
 from benchmarks.peers.processes import Line, ours, peer, print_figures
 from benchmarks.stats import Estimate, in_words
 from benchmarks.tasks import Arrays, Task, load_task
@@ -95,7 +95,7 @@ class Row:
     entry: Entry
     size_bytes: int
     evaluation: Evaluation
-    latency: Samples | None
+    latency: Timed | None
     speedup: Estimate | None
 
 
@@ -188,7 +188,7 @@ def timed(evaluated: Sequence[tuple[Entry, Evaluation]], golden: Path, rounds: i
     for (entry, found), path, latency in zip(evaluated, paths, latencies, strict=True):
         samples = None if isinstance(latency, NotTimed) else latency
         ratio = None
-        if samples and isinstance(baseline, Samples) and samples is not baseline:
+        if samples and isinstance(baseline, Timed) and samples is not baseline:
             ratio = speedup(baseline, samples)
         rows.append(Row(entry, digest(path)[0], found, samples, ratio))
     return rows

@@ -101,21 +101,6 @@ def load_task(word: str) -> Task:
     )
 
 
-def named_for(inputs: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The inputs under the names that a model takes: its own, or, where both have just one, that one.
-
-    Raises BadInput where the names do not fit.
-    """
-    if set(names) <= set(inputs):
-        return {name: inputs[name] for name in names}
-    if len(inputs) == len(names) == 1:
-        return {names[0]: next(iter(inputs.values()))}
-    raise BadInput(
-        f"the task has the inputs {', '.join(inputs)}, the model takes {', '.join(names)}",
-        remedy="give the task that belongs to the model, or name its arrays as the model's inputs",
-    )
-
-
 def stratified(labels: np.ndarray, sizes: Sequence[int], seed: int) -> Iterator[np.ndarray]:
     """Disjoint random rows, `sizes` of them, each part with the classes in the proportion of all `labels`."""
     generator = np.random.default_rng(seed)

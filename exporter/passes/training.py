@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.tasks import Split, named_for
+from benchmarks.agent.samples import named_for
+from benchmarks.tasks import Split
 from exporter.model import Context
 from exporter.trace import FlatModule, Tensors
 from runtimes.errors import BadInput

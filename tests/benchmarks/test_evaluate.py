@@ -23,7 +23,7 @@ from benchmarks.stats import wilson
 from benchmarks.tasks import TASKS, Split, Task
 from runtimes import child
 from runtimes.errors import BadInput, ParityFailed
-from runtimes.types import ExecutedBy, Signature, TensorSpec
+from runtimes.signature import ExecutedBy, Signature, TensorSpec
 
 MODELS = Path(__file__).resolve().parent.parent / "models.py"
 WEIGHT = np.array([[1, -1], [0.5, 2], [-1, 1]], np.float32)

@@ -27,7 +27,7 @@ from benchmarks.measure import (
 from runtimes import child
 from runtimes.errors import BadInput, PocketshipError
 from runtimes.golden import Golden, write_golden
-from runtimes.types import ExecutedBy
+from runtimes.signature import ExecutedBy
 
 MS = 1_000_000
 

@@ -12,7 +12,7 @@ from benchmarks.peers.compress import FP32, MODELS, PEERS, Entry, Row, figures, 
 from benchmarks.stats import Estimate
 from benchmarks.tasks import TASKS, load_task
 from runtimes.errors import PocketshipError
-from runtimes.types import ExecutedBy
+from runtimes.signature import ExecutedBy
 
 BY = ExecutedBy("onnxruntime", "1.0", "physical")
 

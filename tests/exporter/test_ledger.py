@@ -21,7 +21,8 @@ from exporter.ledger import (
 )
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput, LimitNotMet
-from runtimes.types import Accuracy, ExecutedBy, Latency, LedgerRow
+from runtimes.signature import ExecutedBy
+from runtimes.types import Accuracy, Latency, LedgerRow
 
 
 def row(index: int, stage: str, *, target="onnx", accuracy=None, size=1000, speed=None) -> LedgerRow:

@@ -9,7 +9,8 @@ import pytest
 
 from exporter.report import markdown, write_report
 from exporter.report_plot import colour, draw
-from runtimes.types import Accuracy, Latency, LedgerRow, Manifest, Origin, RecipeStep, Signature
+from runtimes.signature import Signature
+from runtimes.types import Accuracy, Latency, LedgerRow, Manifest, Origin, RecipeStep
 
 OFF_DEVICE = "not measured here (off-device)"
 

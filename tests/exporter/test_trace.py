@@ -26,7 +26,7 @@ from exporter.trace import (
     trace,
 )
 from runtimes.errors import BadInput, UnsupportedOperation
-from runtimes.types import TensorSpec
+from runtimes.signature import TensorSpec
 
 Pair = namedtuple("Pair", "mean, spread")
 

@@ -19,6 +19,7 @@ from exporter.schema import manifest_schema
 from runtimes import bundle as module
 from runtimes.bundle import damage, digest, from_json, read_manifest
 from runtimes.errors import BadInput
+from runtimes.signature import ExecutedBy, Signature, TensorSpec
 from runtimes.types import (
     EXECUTION_KINDS,
     FORMATS,
@@ -26,12 +27,9 @@ from runtimes.types import (
     SCHEMA_VERSION,
     Artifact,
     BundleFile,
-    ExecutedBy,
     Manifest,
     Origin,
     Parity,
-    Signature,
-    TensorSpec,
 )
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 4)),), (TensorSpec("y", "float32", ("batch", 2)),))
@@ -472,3 +470,10 @@ def test_damage_of_a_file_that_cannot_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "open", fail, raising=False)
     assert damage(tmp_path, known) == "f: cannot be read (Input/output error)"
+
+
+def test_a_field_that_may_be_a_tuple_or_null():
+    kind = tuple[int, ...] | None
+    assert from_json(kind, [1, 2]) == (1, 2) and from_json(kind, None) is None and from_json(kind, []) == ()
+    with pytest.raises(BadInput, match=r"affinity: 3 is not a list"):
+        from_json(kind, 3, "affinity")

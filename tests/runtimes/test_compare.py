@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from runtimes.compare import RELATIVE_TOLERANCE, SENSITIVITY_MARGIN, compare, compare_output
-from runtimes.types import COMPUTE_TYPES, ExecutedBy, Parity
+from runtimes.signature import ExecutedBy
+from runtimes.types import COMPUTE_TYPES, Parity
 
 BY = ExecutedBy("numpy", np.__version__, "physical")
 RTOL = 1e-4

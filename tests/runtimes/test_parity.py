@@ -12,7 +12,8 @@ from runtimes import child, parity
 from runtimes.compare import RELATIVE_TOLERANCE
 from runtimes.errors import BadInput, NotInstalled, ParityFailed
 from runtimes.golden import Golden, write_golden
-from runtimes.types import ExecutedBy, Parity, Signature, TensorSpec
+from runtimes.signature import ExecutedBy, Signature, TensorSpec
+from runtimes.types import Parity
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch",)),), (TensorSpec("y", "float32", (2,)),))
 PARITY = Parity(0.0, 0.0, 1.0, None, 1.0, 1e-4, 2, ExecutedBy("onnxruntime", "1", "physical"), "pass")

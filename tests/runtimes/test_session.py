@@ -13,7 +13,8 @@ import pytest
 from runtimes.errors import BadInput, NotInstalled
 from runtimes.golden import read_golden
 from runtimes.session import RUNTIMES, SUFFIXES, feeds, fit, format_of, open_session
-from runtimes.types import FORMATS, Signature, TensorSpec
+from runtimes.signature import Signature, TensorSpec
+from runtimes.types import FORMATS
 
 ARTIFACTS = ("model.onnx", "model.tflite", "model.mlpackage")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from exporter import export
 from runtimes import parity
-from runtimes.types import ExecutedBy, Parity, Signature
+from runtimes.signature import ExecutedBy, Signature
+from runtimes.types import Parity
 
 
 def no_gate(artifact, golden, **_):

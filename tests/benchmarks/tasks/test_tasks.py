@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tasks import TASKS, Split, load_task, named_for, shared_samples, stratified
+from benchmarks.agent.samples import named_for
+from benchmarks.tasks import TASKS, Split, load_task, shared_samples, stratified
 from benchmarks.tasks.own import check
 from runtimes.errors import BadInput
 

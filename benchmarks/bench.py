@@ -1,0 +1,345 @@
+"""One bench: artifacts of any number on targets of any number, all targets at once; each gives one result a case."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.agent.machine import facts as facts_of_this_machine
+from benchmarks.devices import Interrupted, Options, kind_of, run_of
+from benchmarks.job import Case, Job, JobArtifact, Json
+from benchmarks.record import Proof, Recorder
+from benchmarks.result import (
+    RESULT_VERSION,
+    ArtifactFacts,
+    DeviceFacts,
+    Failure,
+    Result,
+    Settings,
+)
+from benchmarks.tasks import Task
+from runtimes.bundle import MANIFEST, damage, digest, from_json, read_manifest
+from runtimes.errors import BadInput, ParityFailed, PocketshipError
+from runtimes.golden import read_golden
+from runtimes.parity import prove
+from runtimes.session import format_of
+from runtimes.types import Accuracy, Artifact, Manifest
+
+STOP_S = 20.0
+"""How long the other devices get to clean up after Ctrl-C."""
+UNFIT = {
+    "ssh": {"coreml": "Core ML packages are benched on the Mac itself: run pocketship bench there"},
+    "adb": {"coreml": "Core ML runs on Apple devices"},
+    "browser": {"coreml": "no browser runs Core ML"},
+}
+"""Kind of device -> format -> why it cannot run there."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An artifact to bench, its golden values and what it is proven against, where there are any."""
+
+    path: Path
+    facts: ArtifactFacts
+    golden: Path | None = None
+    proof: Proof | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure: see `benchmarks.job.Job`. `task` is run for accuracy, `limit` the most of its test samples."""
+
+    threads: tuple[int, ...] = (1,)
+    seconds: float = 2.0
+    warmup_s: float = 10.0
+    precision: float | None = None
+    batch: int | None = None
+    affinity: tuple[int, ...] | None = None
+    sustained_s: float | None = None
+    processes: int = 3
+    seed: int = 0
+    timeout_s: float = 600.0
+    task: Task | None = None
+    limit: int | None = None
+    data_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one target: its results, and what went wrong, if anything did."""
+
+    target: str
+    results: tuple[Result, ...]
+    error: PocketshipError | None = None
+
+
+class Stopped(Exception):
+    """The user wants no more: thrown in a device's thread."""
+
+
+OnEvent = Callable[[str, Json], None]
+"""(target, event)."""
+
+
+def asked(path: Path, targets: Sequence[str] = ()) -> tuple[Asked, ...]:
+    """The artifacts of a bundle, intact, or the one of a file, which is proven if its bundle lies around it.
+
+    Raises BadInput for what is neither, ParityFailed for a bundle whose files are not the manifest's.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BadInput("no such bundle or artifact", where=str(path), remedy="check the path")
+    if path.is_file() or path.suffix == ".mlpackage":
+        kind = format_of(path)
+        if (path.parent / MANIFEST).is_file():
+            manifest = read_manifest(path.parent)
+            for artifact in manifest.artifacts:
+                if artifact.path == path.name:
+                    return (_of_bundle(path.parent, manifest, artifact, str(path)),)
+        size, sha256 = digest(path)
+        return (Asked(path, ArtifactFacts(path.name, kind, size, sha256)),)
+    manifest = read_manifest(path)
+    return tuple(
+        _of_bundle(path, manifest, a, a.path) for a in manifest.artifacts if not targets or a.format in targets
+    )
+
+
+def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) -> Asked:
+    golden = next((file for file in manifest.files if file.path == artifact.golden), None)
+    faults = [fault for fault in (damage(bundle, entry) for entry in (artifact, golden) if entry) if fault]
+    if faults:
+        raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
+    atol = manifest.settings.get("atol")
+    return Asked(
+        path=bundle / artifact.path,
+        facts=ArtifactFacts(
+            name=name,
+            format=artifact.format,
+            size_bytes=artifact.size_bytes,
+            sha256=artifact.sha256,
+            bundle=bundle.resolve().name,
+            precision=artifact.precision,
+            recipe=tuple(step.name for step in manifest.recipe),
+        ),
+        golden=bundle / artifact.golden,
+        proof=Proof(
+            golden=read_golden(bundle / artifact.golden),
+            compute=artifact.compute,
+            atol=None if atol is None else float(atol),
+            noise=artifact.noise,
+        ),
+    )
+
+
+def bench(
+    artifacts: Sequence[Asked],
+    targets: Sequence[str],
+    plan: Plan,
+    options: Options,
+    on_event: OnEvent = lambda target, event: None,
+    on_done: Callable[[Done], None] = lambda done: None,
+) -> tuple[Done, ...]:
+    """Measure `artifacts` on all `targets` at once; `on_done` gets each target's part as soon as it is there.
+
+    What a device told before it was lost, or before Ctrl-C, is in its results. Raises BadInput for a target that is
+    none, or that can run none of the artifacts, before anything runs.
+    """
+    for target in targets:
+        fit = [a for a in artifacts if a.facts.format not in UNFIT.get(kind_of(target), {})]
+        if not fit:
+            reasons = {UNFIT[kind_of(target)][a.facts.format] for a in artifacts}
+            raise BadInput("; ".join(sorted(reasons)), where=target, remedy="give an .onnx or .tflite file")
+    stop = threading.Event()
+    if len(targets) == 1:
+        done = _on(targets[0], artifacts, plan, options, on_event, stop, on_done)
+        return (done,)
+    finished: queue.SimpleQueue[Done] = queue.SimpleQueue()  # in C: Ctrl-C leaves no lock of it taken
+
+    def work(target: str) -> None:
+        finished.put(_on(target, artifacts, plan, options, on_event, stop, lambda done: None))
+
+    threads = [threading.Thread(target=work, args=(target,), daemon=True) for target in targets]
+    found: dict[str, Done] = {}
+    try:
+        for thread in threads:
+            thread.start()
+        while len(found) < len(targets):
+            done = finished.get()
+            found[done.target] = done
+            on_done(done)
+    except BaseException:
+        stop.set()
+        while len(found) < len(targets):
+            try:
+                done = finished.get(timeout=STOP_S)
+            except queue.Empty:
+                break
+            found[done.target] = done
+            on_done(done)
+        raise
+    return tuple(found[target] for target in targets)
+
+
+def _on(
+    target: str,
+    artifacts: Sequence[Asked],
+    plan: Plan,
+    options: Options,
+    on_event: OnEvent,
+    stop: threading.Event,
+    on_done: Callable[[Done], None],
+) -> Done:
+    """One target's part; Ctrl-C in it still hands over what was measured."""
+    unfit = UNFIT.get(kind_of(target), {})
+    here = [a for a in artifacts if a.facts.format not in unfit]
+    for artifact in artifacts:
+        if artifact.facts.format in unfit:
+            text = f"{artifact.facts.name} is left out: {unfit[artifact.facts.format]}"
+            on_event(target, {"event": "notice", "text": text})
+    off_device = [a for a in here if kind_of(target) == "local" and _only_off_device(a)]
+    timed = [a for a in here if a not in off_device]
+    results: tuple[Result, ...] = ()
+    error: PocketshipError | None = None
+    with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
+        job, files, order = job_of(timed, plan, Path(folder))
+        recorder = Recorder(target, job, [a.facts for a in timed], [a.proof for a in timed])
+
+        def take(event: Json) -> None:
+            if stop.is_set():
+                raise Stopped
+            recorder.add(event)
+            on_event(target, event)
+
+        try:
+            if timed:
+                run_of(target)(target, job, files, options, take)
+        except Interrupted as lost:
+            error = lost
+            results = _results(recorder, job, plan, order, Failure(lost.cause, lost.what))
+        except (KeyboardInterrupt, Stopped) as interrupt:
+            on_done(Done(target, _results(recorder, job, plan, order, Failure("interrupted", "stopped by the user"))))
+            if isinstance(interrupt, KeyboardInterrupt):
+                raise
+            return Done(target, _results(recorder, job, plan, order, Failure("interrupted", "stopped by the user")))
+        except PocketshipError as refusal:
+            error = refusal
+        else:
+            results = _results(recorder, job, plan, order, None)
+    done = Done(target, (*results, *(_off_device(target, a, job) for a in off_device)), error)
+    on_done(done)
+    return done
+
+
+def job_of(artifacts: Sequence[Asked], plan: Plan, folder: Path) -> tuple[Job, dict[str, Path], np.ndarray]:
+    """The job for these artifacts, the files it names, the order of the task's samples; `folder` takes new files."""
+    files: dict[str, Path] = {}
+    order, data = np.zeros(0, np.int64), None
+    if plan.task:
+        from benchmarks.evaluate import inputs_of, order_of
+
+        order = order_of(plan.task, plan.limit)
+        np.savez(folder / "data.npz", **inputs_of(plan.task, order))  # type: ignore[arg-type]
+        data = _named(folder / "data.npz", files)
+    listed = []
+    for artifact in artifacts:
+        name = f"{artifact.facts.sha256}{artifact.path.suffix}"
+        files[name] = artifact.path
+        golden = _named(artifact.golden, files) if artifact.golden else None
+        facts = artifact.facts
+        listed.append(JobArtifact(facts.name, facts.format, name, facts.size_bytes, facts.sha256, golden, data))
+    cases = [
+        Case(i, threads)
+        for i, artifact in enumerate(listed)
+        for threads in ((None,) if artifact.format == "coreml" else plan.threads)
+    ]
+    job = Job(
+        id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}",
+        artifacts=tuple(listed),
+        cases=tuple(cases),
+        seconds=plan.seconds,
+        warmup_s=plan.warmup_s,
+        precision=plan.precision,
+        batch=plan.batch,
+        affinity=plan.affinity,
+        sustained_s=plan.sustained_s,
+        data_s=plan.data_s,
+        processes=1 if plan.sustained_s else plan.processes,
+        seed=plan.seed,
+        timeout_s=plan.timeout_s + (plan.sustained_s or 0.0) + (plan.data_s if plan.task else 0.0),
+    )
+    return job, files, order
+
+
+def _named(path: Path, files: dict[str, Path]) -> str:
+    """A name that is the file's hash, under which it goes to devices."""
+    name = f"{hashlib.sha256(path.read_bytes()).hexdigest()}{path.suffix}"
+    files[name] = path
+    return name
+
+
+def _results(recorder: Recorder, job: Job, plan: Plan, order: np.ndarray, lost: Failure | None) -> tuple[Result, ...]:
+    results = recorder.results(lost)
+    if plan.task is None:
+        return results
+    return tuple(
+        replace(result, accuracy=_accuracy(plan.task, recorder, i, result, order)) for i, result in enumerate(results)
+    )
+
+
+def _accuracy(task: Task, recorder: Recorder, case: int, result: Result, order: np.ndarray) -> Accuracy | None:
+    """Of the outputs that a device gave for a task's samples; None where it gave none."""
+    from benchmarks.evaluate import answers_of, joined, judged
+
+    parts = recorder.answers(case)
+    if not parts or result.executed_by is None:
+        return None
+    found = judged(
+        result.artifact.name, task, answers_of(task, order, joined([p for _, p in parts]), result.executed_by)
+    )
+    return Accuracy(found.metric, found.value, found.low, found.high, found.samples, dict(found.others))
+
+
+def _only_off_device(artifact: Asked) -> bool:
+    return artifact.facts.format == "coreml" and sys.platform != "darwin"
+
+
+def _off_device(target: str, artifact: Asked, job: Job) -> Result:
+    """A Core ML package off macOS: graph and weights are proven by the evaluator, and nothing is timed."""
+    facts: dict[str, Any] = {**facts_of_this_machine(), "executed": "off-device"}
+    parity, by, failure = None, None, None
+    if artifact.golden and artifact.proof:
+        proof = artifact.proof
+        try:
+            parity = prove(artifact.path, artifact.golden, compute=proof.compute, atol=proof.atol, noise=proof.noise)[1]
+            by = parity.executed_by
+            failure = None if parity.verdict == "pass" else Failure("parity", parity.reason)
+        except PocketshipError as error:
+            failure = Failure("refused", str(error))
+    settings = {
+        key: getattr(job, key)
+        for key in ("seconds", "warmup_s", "batch", "affinity", "sustained_s", "precision", "processes", "seed")
+    }
+    return Result(
+        schema_version=RESULT_VERSION,
+        id=str(uuid.uuid4()),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        target=target,
+        device=from_json(DeviceFacts, facts),
+        executed_by=by,
+        artifact=artifact.facts,
+        settings=Settings(threads=None, **settings),
+        parity=parity,
+        notes=("Core ML runs on Apple devices only: its latency is not measured here (off-device)",),
+        failure=failure,
+    )

@@ -1,0 +1,88 @@
+"""Where artifacts run: one module a kind of device, each with `run`; see `DEVICES`.
+
+`run(target, job, files, options, on_event)` puts `files` (the job's names -> paths here) on the device, lets it do the
+job, calls `on_event` with each of the device's events (docs/results.md lists them) as soon as it is there, and leaves
+nothing behind but what makes the next run faster. It raises a PocketshipError where the device cannot be reached, and
+`Interrupted` where it was lost on the way: what was told by then counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.job import Job, Json
+from runtimes.errors import BadInput, PocketshipError
+
+OnEvent = Callable[[Json], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How devices are reached; each kind reads what concerns it.
+
+    ssh: `accept_new_host_key` takes an unknown host's key in, `identity` is a file with a private key, `known_hosts`
+    the file of known keys, `wheels` a folder of wheels for the board, `clean` removes what earlier runs left there.
+    adb: `runner` is LiteRT's benchmark_model binary, used instead of ours. browser: `bind` is the address to serve on,
+    `wait_s` how long to wait for a browser; `headless` starts Chromium here.
+    """
+
+    accept_new_host_key: bool = False
+    identity: Path | None = None
+    known_hosts: Path | None = None
+    wheels: Path | None = None
+    clean: bool = False
+    runner: Path | None = None
+    bind: str = "127.0.0.1"
+    port: int = 0
+    wait_s: float = 300.0
+    headless: bool = True
+
+
+class Interrupted(PocketshipError):
+    """A device was lost in the middle of a job; `cause` is one of `benchmarks.result.CAUSES`."""
+
+    def __init__(self, cause: str, what: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.cause = cause
+
+
+Run = Callable[[str, Job, Mapping[str, Path], Options, OnEvent], None]
+
+DEVICES = {
+    "local": "benchmarks.devices.local",
+    "ssh": "benchmarks.devices.ssh",
+    "adb": "benchmarks.devices.adb",
+    "browser": "benchmarks.devices.browser",
+}
+"""kind -> module with `run`, imported only when it is needed."""
+
+
+def kind_of(target: str) -> str:
+    """The kind of a target as typed after --on.
+
+    Raises BadInput for one that is none.
+    """
+    kind = target.partition("://")[0]
+    if (
+        kind not in DEVICES
+        or (kind == "ssh") != target.startswith("ssh://")
+        or (kind in ("local", "browser") and kind != target)
+    ):
+        raise BadInput(
+            "no such device",
+            where=target,
+            remedy="give local, ssh://user@host[:port], adb, adb://SERIAL or browser",
+        )
+    return kind
+
+
+def run_of(target: str) -> Run:
+    """The function that runs a job on a target.
+
+    Raises BadInput for a target that is none.
+    """
+    run: Run = importlib.import_module(DEVICES[kind_of(target)]).run
+    return run

@@ -1,0 +1,93 @@
+"""This machine: the agent in a process of its own, the very code that boards run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.devices import Interrupted, OnEvent, Options
+from benchmarks.job import Job
+from runtimes.errors import BadInput
+
+AGENT = Path(__file__).resolve().parents[1] / "agent" / "__main__.py"
+LOG_TAIL_BYTES = 4096
+
+
+def run(target: str, job: Job, files: Mapping[str, Path], options: Options, on_event: OnEvent) -> None:
+    """See `benchmarks.devices`. One bench at a time on a machine.
+
+    Raises BadInput where another one runs, Interrupted where the agent was killed.
+    """
+    do(job, files, on_event)
+
+
+def do(
+    job: Job,
+    files: Mapping[str, Path],
+    on_event: OnEvent,
+    *,
+    exclusive: bool = True,
+    on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
+    scratch: Path | None = None,
+    log_path: Path | None = None,
+) -> None:
+    """Let the agent do a job on this machine; `exclusive` refuses where another bench runs."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pocketship-", dir=scratch)))
+        for name, path in files.items():
+            (folder / name).symlink_to(path.resolve())
+        (folder / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
+        log = stack.enter_context(open(log_path or folder / "agent.log", "ab+"))
+        words = [sys.executable, str(AGENT), "run", str(folder / "job.json"), "--files", str(folder)]
+        process = subprocess.Popen(
+            [*words, *([] if exclusive else ["--shared"])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(folder)},
+        )
+        stack.callback(_end, process)
+        if on_start:
+            on_start(process)
+        assert process.stdout
+        ended = False
+        for line in process.stdout:
+            if not line.endswith(b"\n"):
+                break  # the agent was killed while it wrote
+            event = json.loads(line)
+            if "refused" in event:
+                raise BadInput(**event["refused"])
+            ended = event["event"] == "end"
+            on_event(event)
+        if not ended:
+            raise _killed(process, log_path or folder / "agent.log")
+
+
+def _killed(process: subprocess.Popen[bytes], log: Path) -> Interrupted:
+    code = process.wait()
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    error = Interrupted("agent-killed", f"the agent {how}", where="local", remedy="bench again")
+    error.log_tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+    return error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop the agent, which stops its workers; then whatever is left of it."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5.0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
