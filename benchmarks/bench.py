@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ import numpy as np
 from benchmarks.agent.machine import facts as facts_of_this_machine
 from benchmarks.devices import Interrupted, Options, kind_of, run_of
 from benchmarks.job import Case, Job, JobArtifact, Json
-from benchmarks.record import Proof, Recorder
+from benchmarks.record import Proof, Recorder, with_kernels
 from benchmarks.result import (
     RESULT_VERSION,
     ArtifactFacts,
@@ -32,10 +34,12 @@ from benchmarks.tasks import Task
 from runtimes.bundle import MANIFEST, damage, digest, from_json, read_manifest
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 from runtimes.golden import read_golden
+from runtimes.kernels import KernelTruth
 from runtimes.parity import prove
 from runtimes.session import format_of
 from runtimes.types import Accuracy, Artifact, Manifest
 
+POLL_S = 0.5
 STOP_S = 20.0
 """How long the other devices get to clean up after Ctrl-C."""
 UNFIT = {
@@ -48,12 +52,13 @@ UNFIT = {
 
 @dataclass(frozen=True)
 class Asked:
-    """An artifact to bench, its golden values and what it is proven against, where there are any."""
+    """An artifact to bench, its golden values, what it is proven against and its kernel truth, where there are any."""
 
     path: Path
     facts: ArtifactFacts
     golden: Path | None = None
     proof: Proof | None = None
+    kernels: KernelTruth | None = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,26 @@ class Plan:
     data_s: float = 120.0
 
 
-@dataclass(frozen=True)
-class Done:
-    """What became of one target: its results, and what went wrong, if anything did."""
+@dataclass(frozen=True, eq=False)
+class Board:
+    """A target as typed after --on, its name in a fleet, how it is measured and reached; equal to none but itself."""
 
     target: str
+    plan: Plan
+    options: Options
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the screen calls it."""
+        return self.name or self.target
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one board: its results, and what went wrong, if anything did."""
+
+    board: Board
     results: tuple[Result, ...]
     error: PocketshipError | None = None
 
@@ -88,8 +108,7 @@ class Stopped(Exception):
     """The user wants no more: thrown in a device's thread."""
 
 
-OnEvent = Callable[[str, Json], None]
-"""(target, event)."""
+OnEvent = Callable[[Board, Json], None]
 
 
 def asked(path: Path, targets: Sequence[str] = ()) -> tuple[Asked, ...]:
@@ -107,7 +126,7 @@ def asked(path: Path, targets: Sequence[str] = ()) -> tuple[Asked, ...]:
             for artifact in manifest.artifacts:
                 if artifact.path == path.name:
                     return (_of_bundle(path.parent, manifest, artifact, str(path)),)
-        size, sha256 = digest(path)
+        size, sha256 = digest(path.resolve())
         return (Asked(path, ArtifactFacts(path.name, kind, size, sha256)),)
     manifest = read_manifest(path)
     return tuple(
@@ -144,99 +163,100 @@ def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) 
 
 def bench(
     artifacts: Sequence[Asked],
-    targets: Sequence[str],
-    plan: Plan,
-    options: Options,
-    on_event: OnEvent = lambda target, event: None,
+    boards: Sequence[Board],
+    on_event: OnEvent = lambda board, event: None,
     on_done: Callable[[Done], None] = lambda done: None,
 ) -> tuple[Done, ...]:
-    """Measure `artifacts` on all `targets` at once; `on_done` gets each target's part as soon as it is there.
+    """Measure `artifacts` on all `boards` at once; `on_done` gets each board's part as soon as it is there.
 
     What a device told before it was lost, or before Ctrl-C, is in its results. Raises BadInput for a target that is
     none, or that can run none of the artifacts, before anything runs.
     """
-    for target in targets:
-        fit = [a for a in artifacts if a.facts.format not in UNFIT.get(kind_of(target), {})]
-        if not fit:
-            reasons = {UNFIT[kind_of(target)][a.facts.format] for a in artifacts}
-            raise BadInput("; ".join(sorted(reasons)), where=target, remedy="give an .onnx or .tflite file")
+    for board in boards:
+        unfit = UNFIT.get(kind_of(board.target), {})
+        if all(a.facts.format in unfit for a in artifacts):
+            reasons = sorted({unfit[a.facts.format] for a in artifacts})
+            raise BadInput("; ".join(reasons), where=board.label, remedy="give an .onnx or .tflite file")
     stop = threading.Event()
-    if len(targets) == 1:
-        done = _on(targets[0], artifacts, plan, options, on_event, stop, on_done)
-        return (done,)
-    finished: queue.SimpleQueue[Done] = queue.SimpleQueue()  # in C: Ctrl-C leaves no lock of it taken
+    if len(boards) == 1:
+        return (_bench_on(boards[0], artifacts, on_event, on_done, stop),)
+    finished: queue.SimpleQueue[int] = queue.SimpleQueue()  # in C: Ctrl-C leaves no lock of it taken
+    found: dict[int, Done] = {}
+    faults: list[Exception] = []
 
-    def work(target: str) -> None:
-        finished.put(_on(target, artifacts, plan, options, on_event, stop, lambda done: None))
+    def work(i: int) -> None:
+        try:
+            found[i] = _bench_on(boards[i], artifacts, on_event, on_done, stop)
+        except Stopped:
+            pass
+        except Exception as error:  # a fault of our own: the main thread's to raise
+            faults.append(error)
+        finally:
+            finished.put(i)
 
-    threads = [threading.Thread(target=work, args=(target,), daemon=True) for target in targets]
-    found: dict[str, Done] = {}
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(boards))]
+    for thread in threads:
+        thread.start()
+    left = len(threads)
     try:
-        for thread in threads:
-            thread.start()
-        while len(found) < len(targets):
-            done = finished.get()
-            found[done.target] = done
-            on_done(done)
-    except BaseException:
+        while left:
+            with contextlib.suppress(queue.Empty):  # and look: a signal may have been another thread's to take
+                finished.get(timeout=POLL_S)
+                left -= 1
+    except KeyboardInterrupt:
         stop.set()
-        while len(found) < len(targets):
-            try:
-                done = finished.get(timeout=STOP_S)
-            except queue.Empty:
-                break
-            found[done.target] = done
-            on_done(done)
+        deadline = time.monotonic() + STOP_S
+        with contextlib.suppress(queue.Empty):
+            for _ in range(left):
+                finished.get(timeout=max(0.0, deadline - time.monotonic()))
         raise
-    return tuple(found[target] for target in targets)
+    if faults:
+        raise faults[0]
+    return tuple(found[i] for i in range(len(boards)))
 
 
-def _on(
-    target: str,
+def _bench_on(
+    board: Board,
     artifacts: Sequence[Asked],
-    plan: Plan,
-    options: Options,
     on_event: OnEvent,
-    stop: threading.Event,
     on_done: Callable[[Done], None],
+    stop: threading.Event,
 ) -> Done:
-    """One target's part; Ctrl-C in it still hands over what was measured."""
-    unfit = UNFIT.get(kind_of(target), {})
-    here = [a for a in artifacts if a.facts.format not in unfit]
+    """One board's part; Ctrl-C in it still hands over what was measured."""
+    kind = kind_of(board.target)
     for artifact in artifacts:
-        if artifact.facts.format in unfit:
-            text = f"{artifact.facts.name} is left out: {unfit[artifact.facts.format]}"
-            on_event(target, {"event": "notice", "text": text})
-    off_device = [a for a in here if kind_of(target) == "local" and _only_off_device(a)]
+        reason = UNFIT.get(kind, {}).get(artifact.facts.format)
+        if reason:
+            on_event(board, {"event": "notice", "text": f"{artifact.facts.name} is left out: {reason}"})
+    here = [a for a in artifacts if a.facts.format not in UNFIT.get(kind, {})]
+    off_device = [a for a in here if kind == "local" and a.facts.format == "coreml" and sys.platform != "darwin"]
     timed = [a for a in here if a not in off_device]
-    results: tuple[Result, ...] = ()
-    error: PocketshipError | None = None
     with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
-        job, files, order = job_of(timed, plan, Path(folder))
-        recorder = Recorder(target, job, [a.facts for a in timed], [a.proof for a in timed])
+        job, files, order = job_of(timed, board.plan, Path(folder))
+        recorder = Recorder(board.target, job, [a.facts for a in timed], [a.proof for a in timed], board.name)
 
         def take(event: Json) -> None:
             if stop.is_set():
                 raise Stopped
             recorder.add(event)
-            on_event(target, event)
+            on_event(board, event)
 
+        lost: Failure | None = None
+        error: PocketshipError | None = None
         try:
             if timed:
-                run_of(target)(target, job, files, options, take)
-        except Interrupted as lost:
-            error = lost
-            results = _results(recorder, job, plan, order, Failure(lost.cause, lost.what))
-        except (KeyboardInterrupt, Stopped) as interrupt:
-            on_done(Done(target, _results(recorder, job, plan, order, Failure("interrupted", "stopped by the user"))))
-            if isinstance(interrupt, KeyboardInterrupt):
-                raise
-            return Done(target, _results(recorder, job, plan, order, Failure("interrupted", "stopped by the user")))
+                run_of(board.target)(board.target, job, files, board.options, take)
+        except (KeyboardInterrupt, Stopped):
+            failure = Failure("interrupted", "stopped by the user")
+            on_done(Done(board, _results(recorder, job, board.plan, order, failure)))
+            raise
+        except Interrupted as interrupted:
+            lost, error = Failure(interrupted.cause, interrupted.what), interrupted
         except PocketshipError as refusal:
-            error = refusal
-        else:
-            results = _results(recorder, job, plan, order, None)
-    done = Done(target, (*results, *(_off_device(target, a, job) for a in off_device)), error)
+            lost, error = Failure("refused", refusal.what), refusal
+        results = _results(recorder, job, board.plan, order, lost)
+    truths = {a.facts.sha256: a.kernels for a in here}
+    done = Done(board, with_kernels((*results, *(_off_device(board, a, job) for a in off_device)), truths), error)
     on_done(done)
     return done
 
@@ -310,11 +330,7 @@ def _accuracy(task: Task, recorder: Recorder, case: int, result: Result, order: 
     return Accuracy(found.metric, found.value, found.low, found.high, found.samples, dict(found.others))
 
 
-def _only_off_device(artifact: Asked) -> bool:
-    return artifact.facts.format == "coreml" and sys.platform != "darwin"
-
-
-def _off_device(target: str, artifact: Asked, job: Job) -> Result:
+def _off_device(board: Board, artifact: Asked, job: Job) -> Result:
     """A Core ML package off macOS: graph and weights are proven by the evaluator, and nothing is timed."""
     facts: dict[str, Any] = {**facts_of_this_machine(), "executed": "off-device"}
     parity, by, failure = None, None, None
@@ -334,7 +350,8 @@ def _off_device(target: str, artifact: Asked, job: Job) -> Result:
         schema_version=RESULT_VERSION,
         id=str(uuid.uuid4()),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        target=target,
+        target=board.target,
+        board=board.name,
         device=from_json(DeviceFacts, facts),
         executed_by=by,
         artifact=artifact.facts,

@@ -34,6 +34,7 @@ from runtimes.bundle import from_json
 from runtimes.compare import RELATIVE_TOLERANCE, compare
 from runtimes.errors import BadInput
 from runtimes.golden import Golden, Tensors
+from runtimes.kernels import KernelTruth
 from runtimes.signature import ExecutedBy
 from runtimes.types import EXECUTION_KINDS, Accuracy, Parity
 
@@ -70,7 +71,15 @@ class _Case:
 class Recorder:
     """The events of one job on one device."""
 
-    def __init__(self, target: str, job: Job, facts: Sequence[ArtifactFacts], proofs: Sequence[Proof | None]) -> None:
+    def __init__(
+        self,
+        target: str,
+        job: Job,
+        facts: Sequence[ArtifactFacts],
+        proofs: Sequence[Proof | None],
+        board: str = "",
+    ) -> None:
+        self._board = board
         self._target, self._job, self._facts, self._proofs = target, job, facts, proofs
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._device: DeviceFacts | None = None
@@ -225,6 +234,7 @@ class Recorder:
             executed_by=by,
             artifact=self._facts[chosen.artifact],
             settings=settings,
+            board=self._board,
             samples=samples,
             statistics=statistics_of(samples, job.sustained_s) if samples else None,
             memory=case.memory,
@@ -313,6 +323,6 @@ def _whole(value: Any, where: str, optional: bool = False) -> int:
     return value
 
 
-def with_kernels(results: Sequence[Result], found: Mapping[str, Any]) -> tuple[Result, ...]:
+def with_kernels(results: Sequence[Result], found: Mapping[str, KernelTruth | None]) -> tuple[Result, ...]:
     """The results with the kernel truth of their artifact, by its hash, where there is one."""
     return tuple(replace(result, kernels=found.get(result.artifact.sha256)) for result in results)

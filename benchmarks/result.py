@@ -194,7 +194,10 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Result:
-    """One artifact on one device at one number of threads; `target` is what the user typed after --on."""
+    """One artifact on one device at one number of threads; `target` is what the user typed after --on.
+
+    `board` is its name in a fleet.
+    """
 
     schema_version: int
     id: str
@@ -204,6 +207,7 @@ class Result:
     executed_by: ExecutedBy | None
     artifact: ArtifactFacts
     settings: Settings
+    board: str = ""
     samples: Samples | None = None
     statistics: Statistics | None = None
     memory: Memory | None = None

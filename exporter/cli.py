@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from benchmarks.cli import app as measuring
+from benchmarks.bench_cli import app as benching
+from benchmarks.cli import app as evaluating
 from benchmarks.screen import in_words, out, print_json
 from exporter.screen import Progress, print_bundle, print_layers, print_plan, print_report
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
@@ -28,7 +29,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(measuring)
+for commands in (evaluating, benching):
+    app.add_typer(commands)
+
+
+@app.callback()
+def context(context: typer.Context) -> None:
+    """Hand the measuring commands what only the exporter can find out."""
+
+    def kernels_of(path: Path) -> Any:
+        from exporter.kernels import kernels_of as find
+
+        return find(path)
+
+    context.obj = kernels_of
+
 
 TargetOption = Annotated[
     list[str],
@@ -337,8 +352,11 @@ def zoo(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of manifest.json."""
+def schema(
+    results: Annotated[bool, typer.Option("--results", help="Of a file of bench results instead.")] = False,
+) -> None:
+    """Print the JSON Schema of manifest.json, or of a file of bench results."""
+    from benchmarks.result import result_schema
     from exporter.schema import manifest_schema
 
-    print_json(manifest_schema())
+    print_json(result_schema() if results else manifest_schema())

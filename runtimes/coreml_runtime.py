@@ -135,7 +135,7 @@ class CoreMlSession:
         del self._compute
 
 
-def library() -> Any:
+def library(where: str = "") -> Any:
     """Import what runs a package: coremltools on macOS, elsewhere its protocol buffers, which are all that is needed.
 
     Raises BadInput where it is absent.

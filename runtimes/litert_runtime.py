@@ -30,7 +30,7 @@ class LiteRtSession:
     """A `Session` over the one signature of a TFLite file."""
 
     def __init__(self, path: Path, threads: Optional[int]) -> None:
-        module = library()
+        module = library(str(path))
         is_old = module.__name__.startswith("tflite_runtime")
         name = "tflite-runtime" if is_old else "LiteRT"
         try:
@@ -68,7 +68,7 @@ class LiteRtSession:
         del self._runner, self._interpreter
 
 
-def library() -> Any:
+def library(where: str = "") -> Any:
     """Import LiteRT's interpreter, or tflite-runtime's where that is what the machine has.
 
     Raises NotInstalled where both are absent.
@@ -79,7 +79,7 @@ def library() -> Any:
         try:
             from tflite_runtime import interpreter
         except ImportError as error:
-            raise NotInstalled("LiteRT is not installed", remedy="pip install 'pocketship[litert]'") from error
+            raise NotInstalled("LiteRT is not installed", where=where, remedy="pip install 'pocketship[litert]'") from error
     return interpreter
 
 

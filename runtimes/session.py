@@ -74,7 +74,7 @@ def library(path: Path) -> Any:
 
     Raises NotInstalled where it is absent.
     """
-    return _runtime_of(path).library()
+    return _runtime_of(path).library(str(path))
 
 
 def profile(

@@ -84,13 +84,6 @@ class Worker:
         self._send({"do": what, **how})
         return self.wait()
 
-    def leave(self) -> None:
-        """Let it end by itself."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
-        self.kill()
-
     def kill(self) -> None:
         """End it, and whatever it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -214,9 +207,9 @@ class Bench:
             worker.do("golden")
         return worker.do("warm", limit_s=self._job["warmup_s"])[-1]["warmup_ns"]
 
-    def _start(self, case: int, env: Json | None = None) -> Worker:
+    def _start(self, case: int, env: Json | None = None, tell: Emit | None = None) -> Worker:
         environment = {"TMPDIR": self._scratch, **(env or {})}
-        return Worker(case, self._asked(case), self._emit, self._log, self._job["timeout_s"], environment)
+        return Worker(case, self._asked(case), tell or self._emit, self._log, self._job["timeout_s"], environment)
 
     def _asked(self, case: int) -> Json:
         chosen = self._job["cases"][case]
@@ -269,16 +262,20 @@ class Bench:
         )
 
     def _count_instructions(self, case: int) -> None:
-        """Instructions an inference: what 50 inferences more take, over 50; loading and Python's start cancel."""
+        """Instructions an inference: what 60 take beyond 10, over 50; whatever else a command costs cancels.
+
+        The plugin keeps its count in a file of 8 bytes, in the machine's byte order, while the process runs.
+        """
+        told = Path(self._scratch) / f"instructions-{case}"
+        plugin = {"QEMU_PLUGIN": f"file={os.environ[INSN_PLUGIN]}", "INSN_OUT": str(told)}
+        worker = self._workers[case] = self._start(case, plugin, tell=lambda event: None)
+        worker.wait()
         counts = []
         for runs in INSTRUCTION_RUNS:
-            told = Path(self._scratch) / f"instructions-{case}-{runs}"
-            plugin = {"QEMU_PLUGIN": f"file={os.environ[INSN_PLUGIN]}", "INSN_OUT": str(told)}
-            worker = Worker(case, self._asked(case), lambda event: None, self._log, self._job["timeout_s"], plugin)
-            worker.wait()
+            before = int.from_bytes(told.read_bytes(), sys.byteorder)
             worker.do("run", runs=runs)
-            worker.leave()
-            counts.append(int(told.read_text(encoding="ascii")))
+            counts.append(int.from_bytes(told.read_bytes(), sys.byteorder) - before)
+        self._workers.pop(case).kill()
         few, many = INSTRUCTION_RUNS
         self._tell({"event": "instructions", "case": case, "per_inference": (counts[1] - counts[0]) / (many - few)})
 

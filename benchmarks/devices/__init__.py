@@ -65,12 +65,9 @@ def kind_of(target: str) -> str:
 
     Raises BadInput for one that is none.
     """
-    kind = target.partition("://")[0]
-    if (
-        kind not in DEVICES
-        or (kind == "ssh") != target.startswith("ssh://")
-        or (kind in ("local", "browser") and kind != target)
-    ):
+    kind, separator, rest = target.partition("://")
+    is_whole = {"ssh": bool(rest), "adb": bool(rest) or not separator}.get(kind, not separator)
+    if kind not in DEVICES or not is_whole:
         raise BadInput(
             "no such device",
             where=target,

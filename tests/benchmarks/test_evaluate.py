@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 import exporter.cli
-from benchmarks import evaluate as module
-from benchmarks.evaluate import answers, as_reference, evaluate
+from benchmarks.agent.samples import batch_of, run_samples
+from benchmarks.evaluate import answers, as_reference, evaluate, joined, order_of
 from benchmarks.scores import accuracy, nearest_class_mean
 from benchmarks.stats import wilson
 from benchmarks.tasks import TASKS, Split, Task
@@ -120,7 +120,7 @@ def test_a_gallery_is_run_too(onnx_file):
 
 @pytest.mark.parametrize("galleries", [0, 3, 30])
 def test_test_split_and_gallery_are_dealt_evenly(galleries):
-    order = module._order(10, galleries, None)
+    order = order_of(task_of(10, gallery=galleries))
     assert sorted(order.tolist()) == list(range(10 + galleries)) and order[0] < 10
     for count in range(2, len(order)):
         tests = (order[:count] < 10).sum()
@@ -150,20 +150,19 @@ class Slow:
 @pytest.mark.parametrize(
     ("batch", "seconds", "done"), [("n", 3.5, 4), (2, 3.5, 8), (1, 100, 10), (3, 100, 10), (1, 0.1, 1)]
 )
-def test_it_stops_when_the_time_is_up(batch, seconds, done, monkeypatch):
-    slow, told = Slow(batch), []
-    monkeypatch.setattr(module, "time", slow)
+def test_it_stops_when_the_time_is_up(batch, seconds, done):
+    slow = Slow(batch)
     x = task_of(10).test.inputs["x"]
-    found = module._run_all(slow, {"x": x}, seconds, 1, told.append)
-    assert list(found) == ["y"], "an output without a row a sample tells nothing"
-    assert found["y"] == pytest.approx(x[:done] @ WEIGHT)
-    assert [event["progress"][1] for event in told] == [10] * len(told)
+    found = list(run_samples(slow, {"x": x}, seconds=seconds, clock=slow.monotonic))
+    assert all(list(outputs) == ["y"] for _, outputs in found), "an output without a row a sample tells nothing"
+    assert joined([outputs for _, outputs in found])["y"] == pytest.approx(x[:done] @ WEIGHT)
+    assert [start for start, _ in found] == list(range(0, done, batch if isinstance(batch, int) else 1))
 
 
-def test_one_of_test_split_and_gallery_is_always_done(monkeypatch):
+def test_one_of_test_split_and_gallery_is_always_done():
     slow = Slow("n")
-    monkeypatch.setattr(module, "time", slow)
-    assert len(module._run_all(slow, {"x": task_of(10).test.inputs["x"]}, 0.1, 2, lambda event: None)["y"]) == 2
+    x = task_of(10).test.inputs["x"]
+    assert len(list(run_samples(slow, {"x": x}, seconds=0.1, at_least=2, clock=slow.monotonic))) == 2
 
 
 @pytest.mark.parametrize(
@@ -199,13 +198,13 @@ def test_an_output_without_a_row_a_sample(onnx_file):
         evaluate(onnx_file(4, reshape=[8]), task_of(4))
 
 
-def test_inputs_without_a_common_batch(monkeypatch):
+def test_inputs_without_a_common_batch():
     session = Slow(1)
     session.signature = Signature((TensorSpec("a", "float32", (1, 3)), TensorSpec("b", "float32", (2, 3))), ())
     with pytest.raises(
         BadInput, match=r"its inputs have no common batch axis \(a \[1, 3\], b \[2, 3\]\); export it with one"
     ):
-        module._batch(session)
+        batch_of(session.signature)
 
 
 @pytest.mark.parametrize(
