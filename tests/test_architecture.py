@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import agent_zip
+from benchmarks.devices import DEVICES
 from benchmarks.tasks import TASKS
 from exporter import artifacts, pipeline
 from exporter.families import ZOO
@@ -32,10 +34,13 @@ COMMAND_LINES = [
     ROOT / "exporter" / "cli.py",
     ROOT / "exporter" / "families" / "train.py",
     ROOT / "benchmarks" / "cli.py",
+    ROOT / "benchmarks" / "bench_cli.py",
+    ROOT / "benchmarks" / "report_cli.py",
     ROOT / "benchmarks" / "screen.py",
+    ROOT / "benchmarks" / "agent" / "__main__.py",
     *(ROOT / "benchmarks" / "peers").glob("*.py"),
 ]
-RUNTIME_LIBRARIES = {"onnxruntime", "ai_edge_litert", "coremltools", "google"}
+RUNTIME_LIBRARIES = {"onnxruntime", "ai_edge_litert", "tflite_runtime", "coremltools", "google"}
 
 
 def named(file: Path) -> str:
@@ -109,6 +114,34 @@ def test_runtimes_are_python_3_9(file):
             if annotation is not None:
                 unions = [n for n in ast.walk(annotation) if isinstance(n, ast.BinOp)]
                 assert not unions, f"line {annotation.lineno}: X | Y needs Python 3.10 once somebody reads the hints"
+
+
+AGENT_FILES = [ROOT / name for name in agent_zip.files_of(FORMATS) if "coreml" not in name and "mil_" not in name]
+
+
+def test_what_travels_to_a_board_runs_on_python_3_9():
+    command = [sys.executable, "-m", "vermin", "--target=3.9-", "--no-tips", "--violations", *map(str, AGENT_FILES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_agent_is_all_that_it_needs_and_nothing_more():
+    """Every file of ours that one of the agent's files imports travels along, and each that travels is imported."""
+    names = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in AGENT_FILES}
+    needed = {m for f in AGENT_FILES for m, _ in imports(tree(f)) if m.split(".")[0] in ORDER and module_file(m)}
+    assert needed <= names, needed - names
+    loaded_by_name = {"benchmarks.agent.__main__", "benchmarks.agent", "benchmarks", *RUNTIMES.values()}
+    assert names - needed - loaded_by_name == {"runtimes"} - needed
+    libraries = (
+        {m.split(".")[0] for f in AGENT_FILES for m, _ in imports(tree(f))} - set(sys.stdlib_module_names) - set(ORDER)
+    )
+    assert libraries == {"numpy", "onnxruntime", "ai_edge_litert", "tflite_runtime"}
+
+
+def module_file(name: str) -> bool:
+    """Whether a dotted name is a module of ours, and not something within one."""
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "tempfile.mktemp", "yaml.load"}
@@ -229,8 +262,15 @@ def test_every_task_has_its_row():
     assert files == {row.module for row in TASKS.values()}
 
 
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_device_is_one_module_one_row_and_a_mirrored_test(name):
+    assert callable(importlib.import_module(DEVICES[name]).run)
+    assert mentioned(name, "benchmarks" if name == "local" else f"benchmarks/devices/test_{name}.py")
+
+
 HEAVY = {"torch", "numpy", "scipy", "pandas", "tensorflow", "onnx", "onnxruntime", "onnxscript", "onnx_ir"} | {
     *("coremltools", "litert_torch", "ai_edge_litert", "transformers", "optimum", "timm", "safetensors", "rich"),
+    *("sqlalchemy", "asyncssh", "cryptography", "jinja2", "matplotlib", "qrcode", "yaml"),
 }
 """(pydantic is not among them: typer loads it by itself where it finds it.)"""
 
@@ -240,6 +280,7 @@ HEAVY = {"torch", "numpy", "scipy", "pandas", "tensorflow", "onnx", "onnxruntime
     [
         ("-m", "exporter", "--help"),
         ("-m", "exporter", "export", "--help"),
+        ("-m", "exporter", "bench", "--help"),
         ("-c", "import exporter, benchmarks, runtimes"),
         ("-c", "import runtimes.child, runtimes.types, runtimes.errors"),
     ],
