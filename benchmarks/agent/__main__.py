@@ -5,7 +5,6 @@ It is run by path, from a folder that holds `benchmarks` and `runtimes`; a zip u
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -29,45 +28,26 @@ LOCK = "bench.lock"
 
 
 def main() -> int:
-    """Run one command."""
-    if sys.argv[1:2] == ["worker"]:
+    """Run one command: `COMMAND ARGUMENT... --OPTION VALUE...`, as the host writes it."""
+    name, *words = sys.argv[1:]
+    if name == "worker":
         from benchmarks.agent.worker import main as serve
 
         code = serve()
         sys.stderr.flush()
         os._exit(code)  # the libraries' own exit handlers are not ours to trust
-    options = _parser().parse_args()
-    if options.site:
-        sys.path.insert(1, str(options.site))
+    given: list[str] = []
+    options: dict[str, str] = {}
+    for word in (left := iter(words)):
+        if word.startswith("--"):
+            options[word[2:]] = next(left)
+        else:
+            given.append(word)
+    if "site" in options:
+        sys.path.insert(1, options["site"])
         inherited = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = str(options.site) + (os.pathsep + inherited if inherited else "")
-    return int(options.command(options))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="agent", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-
-    def command(function: Any, *words: str, **options: Any) -> None:
-        found = commands.add_parser(function.__name__, description=function.__doc__)
-        found.set_defaults(command=function)
-        for word in words:
-            found.add_argument(word, type=Path)
-        for option, kind in options.items():
-            found.add_argument(f"--{option}", type=kind, required=True)
-        found.add_argument("--site", type=Path)
-
-    command(facts)
-    command(check, "folder")
-    command(run, "job", files=Path)
-    command(start, "job", files=Path, events=Path, log=Path)
-    command(follow, "events", **{"from": int, "pid": int})
-    command(stop)
-    command(unpack, into=Path)
-    commands.choices["run"].add_argument("--shared", action="store_true", help="beside another bench")
-    commands.choices["stop"].add_argument("pid", type=int)
-    commands.choices["unpack"].add_argument("wheels", type=Path, nargs="+")
-    return parser
+        os.environ["PYTHONPATH"] = options["site"] + (os.pathsep + inherited if inherited else "")
+    return COMMANDS[name](given, options)
 
 
 def say(value: Any) -> None:
@@ -76,21 +56,14 @@ def say(value: Any) -> None:
     sys.stdout.flush()
 
 
-def facts(options: argparse.Namespace) -> int:
+def facts(given: list[str], options: dict[str, str]) -> int:
     """Python's version, the system, and the versions of the libraries that are installed."""
     import importlib.util
     import platform
 
-    say(
-        {
-            "python": list(sys.version_info[:2]),
-            "machine": platform.machine(),
-            "bits": 64 if sys.maxsize > 2**32 else 32,
-            "libc": platform.libc_ver()[1],
-            "system": platform.system(),
-            "modules": {name: _version(name) if importlib.util.find_spec(name) else None for name in LIBRARIES},
-        }
-    )
+    modules = {name: _version(name) if importlib.util.find_spec(name) else None for name in LIBRARIES}
+    system = {"machine": platform.machine(), "libc": platform.libc_ver()[1], "system": platform.system()}
+    say({"python": list(sys.version_info[:2]), "bits": 64 if sys.maxsize > 2**32 else 32, **system, "modules": modules})
     return 0
 
 
@@ -103,12 +76,12 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def check(options: argparse.Namespace) -> int:
+def check(given: list[str], options: dict[str, str]) -> int:
     """Reads {name: sha256} on stdin, prints the names that the folder lacks or has with other bytes."""
     wanted = json.load(sys.stdin)
     missing = []
     for name, sha256 in wanted.items():
-        path = options.folder / name
+        path = Path(given[0], name)
         if not path.is_file() or _sha256(path) != sha256:
             missing.append(name)
     say(missing)
@@ -123,49 +96,50 @@ def _sha256(path: Path) -> str:
     return found.hexdigest()
 
 
-def unpack(options: argparse.Namespace) -> int:
+def unpack(given: list[str], options: dict[str, str]) -> int:
     """Unpack wheels into a new folder, whole or not at all; a path that leads out of it is refused."""
     import shutil
     import zipfile
 
-    part = options.into.with_name(options.into.name + ".part")
+    into = Path(options["into"])
+    part = into.with_name(into.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    for wheel in options.wheels:
+    for wheel in given:
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 if name.startswith("/") or ".." in name.split("/") or "\\" in name:
-                    say({"refused": _refusal(f"{name!r} leads out of its folder", str(wheel), "do not trust it")})
+                    say({"refused": _refusal(f"{name!r} leads out of its folder", wheel, "do not trust it")})
                     return 2
             archive.extractall(part)
-    part.replace(options.into)
-    say({"unpacked": len(options.wheels)})
+    part.replace(into)
+    say({"unpacked": len(given)})
     return 0
 
 
-def run(options: argparse.Namespace) -> int:
+def run(given: list[str], options: dict[str, str]) -> int:
     """Do a job and print its events; the runtimes' own output goes to stderr. One bench at a time, unless shared."""
-    with _unlocked() if options.shared else _locked() as refusal:
+    with _unlocked() if "shared" in options else _locked() as refusal:
         if refusal:
             say({"refused": refusal})
             return 2
-        _do(options, lambda event: say(event), sys.stderr.buffer)
+        _do(given[0], options["files"], say, sys.stderr.buffer)
     return 0
 
 
-def _do(options: argparse.Namespace, emit: Any, log: Any) -> None:
+def _do(job: str, files: str, emit: Any, log: Any) -> None:
     from benchmarks.agent.run import run as do
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    do(json.loads(options.job.read_text(encoding="utf-8")), options.files, emit, log)
+    do(json.loads(Path(job).read_text(encoding="utf-8")), Path(files), emit, log)
 
 
-def start(options: argparse.Namespace) -> int:
+def start(given: list[str], options: dict[str, str]) -> int:
     """Do a job in the background, out of reach of a link that breaks: its events go to a file, line by line."""
     with _locked() as refusal:
         if refusal:
             say({"refused": refusal})
             return 2
-        options.events.touch()
+        Path(options["events"]).touch()
         sys.stdout.flush()
         pid = os.fork()
         if pid:
@@ -173,21 +147,21 @@ def start(options: argparse.Namespace) -> int:
             os._exit(0)  # the lock goes with the child
         os.setsid()
         _note_lock()
-        log = open(options.log, "ab", buffering=0)  # noqa: SIM115
+        log = open(options["log"], "ab", buffering=0)  # noqa: SIM115
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor, target in ((null, 0), (null, 1), (log.fileno(), 2)):
             os.dup2(descriptor, target)
-        with open(options.events, "a", encoding="utf-8", buffering=1) as events:
-            _do(options, lambda event: print(json.dumps(event), file=events, flush=True), log)
+        with open(options["events"], "a", encoding="utf-8", buffering=1) as events:
+            _do(given[0], options["files"], lambda event: print(json.dumps(event), file=events, flush=True), log)
     return 0
 
 
-def follow(options: argparse.Namespace) -> int:
+def follow(given: list[str], options: dict[str, str]) -> int:
     """Print the bytes of a file of events from an offset on, as they come, until the agent that writes them is gone."""
-    with open(options.events, "rb") as events:
-        events.seek(getattr(options, "from"))
+    with open(given[0], "rb") as events:
+        events.seek(int(options["from"]))
         while True:
-            alive = _lives(options.pid)
+            alive = _lives(int(options["pid"]))
             part = events.read(CHUNK_BYTES)
             if part:
                 sys.stdout.buffer.write(part)
@@ -198,16 +172,17 @@ def follow(options: argparse.Namespace) -> int:
                 time.sleep(POLL_S)
 
 
-def stop(options: argparse.Namespace) -> int:
+def stop(given: list[str], options: dict[str, str]) -> int:
     """End an agent and its workers."""
+    pid = int(given[0])
     deadline = time.monotonic() + STOP_S
     with contextlib.suppress(ProcessLookupError):
-        os.kill(options.pid, signal.SIGTERM)
-        while _lives(options.pid) and time.monotonic() < deadline:
+        os.kill(pid, signal.SIGTERM)
+        while _lives(pid) and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        if _lives(options.pid):
-            os.kill(options.pid, signal.SIGKILL)
-    say({"stopped": options.pid})
+        if _lives(pid):
+            os.kill(pid, signal.SIGKILL)
+    say({"stopped": pid})
     return 0
 
 
@@ -262,6 +237,8 @@ def _cache() -> Path:
 def _refusal(what: str, where: str, remedy: str) -> dict[str, str]:
     return {"what": what, "where": where, "remedy": remedy}
 
+
+COMMANDS = {command.__name__: command for command in (facts, check, unpack, run, start, follow, stop)}
 
 if __name__ == "__main__":
     sys.exit(main())

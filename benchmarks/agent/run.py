@@ -229,7 +229,8 @@ class Bench:
         self._meter.start(time.perf_counter_ns())
         events = self._workers[case].do(what, **how)
         self._joules.setdefault(case, []).append(self._meter.stop(time.perf_counter_ns()))
-        self._inferences[case] = self._inferences.get(case, 0) + sum(event["runs"] for event in events)
+        computed = sum(event["runs"] + (what == "block" and event["runs"] > 1) for event in events)  # one is not timed
+        self._inferences[case] = self._inferences.get(case, 0) + computed
         return events
 
     def _finish(self, case: int) -> None:
@@ -248,18 +249,10 @@ class Bench:
                 self._count_instructions(case)
 
     def _tell_energy(self, case: int) -> None:
-        parts = self._joules.get(case, [])
-        known = [part for part in parts if part is not None]
-        self._tell(
-            {
-                "event": "energy",
-                "case": case,
-                "joules": sum(known) if known and len(known) == len(parts) else None,
-                "inferences": self._inferences.get(case, 0),
-                "source": self._meter.source,
-                "note": self._meter.note,
-            }
-        )
+        parts: list[Any] = self._joules[case]
+        joules = sum(parts) if parts and None not in parts else None
+        meter = {"source": self._meter.source, "note": self._meter.note}
+        self._tell({"event": "energy", "case": case, "joules": joules, "inferences": self._inferences[case], **meter})
 
     def _count_instructions(self, case: int) -> None:
         """Instructions an inference: what 60 take beyond 10, over 50; whatever else a command costs cancels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,17 @@ def named_for(inputs: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
         f"the task has the inputs {', '.join(inputs)}, the model takes {', '.join(names)}",
         remedy="give the task that belongs to the model, or name its arrays as the model's inputs",
     )
+
+
+def golden_inputs(path: Path) -> list[dict[str, np.ndarray]]:
+    """The inputs of a golden.npz, sample by sample; `runtimes.golden` has checked the file before it came here."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            sample, role, name = key.split("/", 2)
+            if role == "input":
+                found.setdefault(int(sample), {})[name] = arrays[key]
+    return [found[sample] for sample in sorted(found)]
 
 
 def random_inputs(signature: Signature, seed: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,26 +100,21 @@ class Worker:
         self._session, warm_ns = self._timed(open_session)
         self._inputs_of_runs = inputs
         self._run = self._session.bind(inputs)
-        emit(
-            "loaded",
-            runtime=self._session.executed_by.runtime,
-            version=self._session.executed_by.version,
-            inputs=kind,
-            import_ns=import_ns,
-            load_cold_ns=cold_ns,
-            load_warm_ns=warm_ns,
-            first_inference_ns=first_ns,
-            page_cache_dropped=dropped,
-            versions=versions,
-            notes=list(asked.get("notes", [])),
-        )
+        by, notes = self._session.executed_by, asked.get("notes", [])
+        load = {
+            "import_ns": import_ns,
+            "load_cold_ns": cold_ns,
+            "load_warm_ns": warm_ns,
+            "first_inference_ns": first_ns,
+        }
+        said = {"inputs": kind, "page_cache_dropped": dropped, "versions": versions, "notes": notes}
+        emit("loaded", runtime=by.runtime, version=by.version, **said, **load)
 
     def golden(self) -> None:
         """Tell the outputs of every golden sample."""
-        from benchmarks.agent.samples import encoded
-        from runtimes.golden import read_golden
+        from benchmarks.agent.samples import encoded, golden_inputs
 
-        for row, inputs in enumerate(read_golden(Path(self._asked["golden"])).inputs):
+        for row, inputs in enumerate(golden_inputs(Path(self._asked["golden"]))):
             outputs = self._session.run(inputs)
             self._emit("outputs", of="golden", row=row, rows=1, outputs=encoded(outputs))
         self._run = self._session.bind(self._inputs_of_runs)  # the samples may have had other shapes
@@ -179,13 +174,12 @@ class Worker:
             self._run()
 
     def _inputs(self, session: Any) -> tuple[dict[str, Any], str]:
-        from benchmarks.agent.samples import batched, random_inputs
-        from runtimes.golden import read_golden
+        from benchmarks.agent.samples import batched, golden_inputs, random_inputs
         from runtimes.session import feeds
 
         golden = self._asked["golden"]
         if golden:
-            found: Mapping[str, Any] = read_golden(Path(golden)).inputs[0]
+            found = golden_inputs(Path(golden))[0]
         else:
             found = random_inputs(session.signature, self._asked["seed"])
         fed = feeds(batched(found, session.signature, self._asked["batch"]), session.signature)

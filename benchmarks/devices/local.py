@@ -48,7 +48,7 @@ def do(
         log = stack.enter_context(open(log_path or folder / "agent.log", "ab+"))
         words = [sys.executable, str(AGENT), "run", str(folder / "job.json"), "--files", str(folder)]
         process = subprocess.Popen(
-            [*words, *([] if exclusive else ["--shared"])],
+            [*words, *([] if exclusive else ["--shared", "yes"])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

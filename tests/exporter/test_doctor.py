@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.devices import browser_files
 from exporter import doctor
 
 
@@ -39,6 +40,25 @@ def test_a_package_that_is_missing_has_its_remedy(monkeypatch):
     assert not found.works and found.required
     assert found.found == "coremltools is not installed"
     assert found.remedy == "pip install 'pocketship[export]'"
+
+
+def test_what_phones_and_browsers_need(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert finding("measure on phones").remedy == "install adb"
+    assert finding("measure in a browser").found == "no Chromium or Chrome on the PATH"
+    for name in ("adb", "chromium"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    assert finding("measure on phones").found == str(tmp_path / "adb")
+    assert finding("measure in a browser").found == str(tmp_path / "chromium")
+
+
+def test_the_page_is_built_or_it_says_how(monkeypatch, tmp_path):
+    real = browser_files.page_routes
+    monkeypatch.setattr(browser_files, "page_routes", lambda: real(tmp_path))
+    assert finding("its page").remedy == "make page (needs node and npm)"
+    (tmp_path / "index.html").write_text("")
+    assert finding("its page").works
 
 
 @pytest.mark.parametrize(("version", "works"), [((3, 10, 9), False), ((3, 11, 0), True), ((3, 14, 0), False)])
