@@ -148,6 +148,7 @@ def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) 
             size_bytes=artifact.size_bytes,
             sha256=artifact.sha256,
             bundle=bundle.resolve().name,
+            model=manifest.name,
             precision=artifact.precision,
             recipe=tuple(step.name for step in manifest.recipe),
         ),
@@ -238,7 +239,11 @@ def _bench_on(
         def take(event: Json) -> None:
             if stop.is_set():
                 raise Stopped
-            recorder.add(event)
+            try:
+                recorder.add(event)
+            except BadInput as error:
+                remedy = "update the device's side, and bench again"
+                raise Interrupted("malformed", f"it tells {error}", where=board.label, remedy=remedy) from error
             on_event(board, event)
 
         lost: Failure | None = None

@@ -273,6 +273,7 @@ def _run(
     from benchmarks.bench import bench
     from benchmarks.bench_screen import BenchProgress
     from benchmarks.history import append_or_say, url_of
+    from benchmarks.result import write_results
 
     url = url_of(history)
     kept: list[Result] = []
@@ -288,21 +289,6 @@ def _run(
             progress.done(done)
 
         return bench(chosen, boards, on_event=progress.event, on_done=keep)
-
-
-def write_results(results: list[Result], path: Path) -> None:
-    """Write a file of results, in one rename."""
-    import json
-
-    from benchmarks.result import results_to_json
-    from benchmarks.screen import plain
-
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(plain(results_to_json(results))) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise BadInput(f"cannot be written ({error.strerror})", where=str(path), remedy="check the disk") from error
 
 
 def _show(results: list[Result], as_json: bool, as_csv: bool, quiet: bool) -> None:

@@ -145,7 +145,7 @@ def _table(results: Sequence[Result]) -> Any:
         right = name in ("MB", "threads", "p50 ms", "p90", "p99", "load ms", "first ms", "instructions", "peak MB")
         table.add_column(name, justify="right" if right else "left")
     for result in results:
-        first = next(r for r in results if r.settings.threads in (result.settings.threads, None))
+        first = next(r for r in results if _is_comparable(r, result))
         cells = [_file(result), f"{result.artifact.size_bytes / 1e6:.2f}", str(result.settings.threads or "auto")]
         cells += _latency(result, first) if timed else [_why_none(result)]
         cells += _sustained(result) if sustained else []
@@ -160,6 +160,11 @@ def _table(results: Sequence[Result]) -> Any:
             cells.append(f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})" if found else "")
         table.add_row(*cells, in_words(result.executed_by) if result.executed_by else "nothing")
     return table
+
+
+def _is_comparable(result: Result, other: Result) -> bool:
+    """Whether a ratio of the two says something: the same model, or files of which nothing is known."""
+    return result.artifact.model == other.artifact.model and result.settings.threads == other.settings.threads
 
 
 def _file(result: Result) -> str:

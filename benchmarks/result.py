@@ -6,12 +6,14 @@ Samples are raw, as the device sent them; `Statistics` is derived from them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stats import median, median_interval, quantile, ratio_interval
+from benchmarks.screen import plain
+from benchmarks.stats import median, process_median_interval, quantile, ratio_interval
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput
 from runtimes.kernels import KernelTruth
@@ -45,13 +47,14 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class ArtifactFacts:
-    """The file that ran: `name` as the user gave it, with the bundle's name and precision where it is of one."""
+    """The file that ran: `name` as the user gave it; the bundle's folder, model and precision where it is of one."""
 
     name: str
     format: str
     size_bytes: int
     sha256: str
     bundle: str = ""
+    model: str = ""
     precision: str = ""
     recipe: tuple[str, ...] = ()
 
@@ -111,6 +114,14 @@ class Samples:
     def block_medians_ns(self) -> tuple[float, ...]:
         """One figure a block: inferences that follow each other are alike, blocks less so."""
         return tuple(median(block.times_ns) for block in self.blocks)
+
+    @property
+    def process_medians_ns(self) -> tuple[tuple[float, ...], ...]:
+        """The block medians by process; 1 ns where a coarse clock saw none pass."""
+        found: dict[int, list[float]] = {}
+        for block in self.blocks:
+            found.setdefault(block.process, []).append(max(1.0, median(block.times_ns)))
+        return tuple(map(tuple, found.values()))
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,10 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one artifact's samples, in milliseconds. `low_ms` to `high_ms` is the 95% interval of the median."""
+    """Of one artifact's samples, in milliseconds. `low_ms` to `high_ms` is the 95% interval of the median.
+
+    It says where the median of another run lies: see `benchmarks.stats.process_median_interval`.
+    """
 
     inferences: int
     blocks: int
@@ -234,7 +248,7 @@ def statistics_of(samples: Samples, sustained_s: float | None = None) -> Statist
     times = samples.times_ns
     if not times:
         return None
-    middle = median_interval(samples.block_medians_ns)
+    middle = process_median_interval(samples.process_medians_ns)
     found = Statistics(
         inferences=sum(block.runs for block in samples.blocks),
         blocks=len(samples.blocks),
@@ -293,7 +307,7 @@ def result_from_json(value: Any, where: str) -> Result:
             f"result version is {version!r}, this pocketship reads {RESULT_VERSION}", where=where, remedy="bench again"
         )
     try:
-        result: Result = from_json(Result, value)
+        result: Result = from_json(Result, {**value, "parity": _with_infinity(value.get("parity"))})
     except BadInput as error:
         raise BadInput(error.what, where=f"{where}.{error.where}", remedy="bench again") from error
     for found, allowed in (
@@ -306,9 +320,32 @@ def result_from_json(value: Any, where: str) -> Result:
     return result
 
 
+def _with_infinity(parity: Any) -> Any:
+    """A parity from JSON, which has no infinity and no NaN: errors that were written as null were of no finite size."""
+    if not isinstance(parity, dict):
+        return parity
+    worst = {"max_abs_error": math.inf, "max_rel_error": math.inf, "cosine": 0.0, "sensitivity": 0.0}
+    return {**parity, **{name: value for name, value in worst.items() if name in parity and parity[name] is None}}
+
+
 def results_to_json(results: Sequence[Result]) -> dict[str, Any]:
     """What a file of results holds."""
     return {"schema_version": RESULT_VERSION, "results": [asdict(result) for result in results]}
+
+
+def write_results(results: Sequence[Result], path: Path) -> None:
+    """Write a file of results, in one rename.
+
+    Raises BadInput where it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(plain(results_to_json(results))) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise BadInput(f"cannot be written ({error.strerror})", where=str(path), remedy="check the disk") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def result_schema() -> dict[str, Any]:
@@ -319,6 +356,8 @@ def result_schema() -> dict[str, Any]:
     definitions = schema.pop("$defs")
     for record in (schema, *definitions.values()):
         record["additionalProperties"] = False  # as runtimes.bundle.from_json refuses them
+    for name in ("max_abs_error", "max_rel_error", "cosine", "sensitivity"):  # infinity and NaN are null in JSON
+        definitions["Parity"]["properties"][name]["type"] = ["number", "null"]
     results = {"type": "array", "items": {"$ref": "#/$defs/Result"}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

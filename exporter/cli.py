@@ -13,8 +13,10 @@ import typer
 
 from benchmarks.bench_cli import app as benching
 from benchmarks.cli import app as evaluating
+from benchmarks.report_cli import app as reporting
 from benchmarks.screen import in_words, out, print_json
 from exporter.screen import Progress, print_bundle, print_layers, print_plan, print_report
+from exporter.suite_cli import app as running
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 INTERRUPTED = 130
@@ -29,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (evaluating, benching):
+for commands in (evaluating, benching, reporting, running):
     app.add_typer(commands)
 
 

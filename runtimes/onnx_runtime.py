@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
@@ -99,6 +98,8 @@ def profile(
     path: Path, threads: Optional[int], inputs: Mapping[str, np.ndarray], runs: int
 ) -> Tuple[Tuple[str, int, int], ...]:
     """See `runtimes.session.profile`: from the trace that onnxruntime writes; the first inference is left out."""
+    import tempfile
+
     onnxruntime = library(str(path))
     options = _options(onnxruntime, threads)
     with tempfile.TemporaryDirectory() as folder:

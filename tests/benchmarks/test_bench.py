@@ -267,6 +267,13 @@ def test_all_boards_are_measured_at_once_and_one_that_fails_costs_the_others_not
         raise_failures(done)
 
 
+def test_a_device_that_talks_nonsense_keeps_what_it_said_before(monkeypatch, bundle):
+    (board,) = boards_that(monkeypatch, a=telling(LOADED, BLOCK, {**BLOCK, "times_ns": [-1]}, BLOCK))
+    (done,) = bench(asked(bundle / "model.onnx"), [board])
+    assert done.results[0].failure.cause == "malformed" and done.results[0].statistics.inferences == 2
+    assert str(done.error).startswith("a: it tells times_ns: no list of nanoseconds; update")
+
+
 def test_a_fault_of_our_own_in_a_thread_is_not_lost(monkeypatch, bundle):
     boards = boards_that(monkeypatch, a=telling(error=ZeroDivisionError("ours")), b=telling())
     with pytest.raises(ZeroDivisionError, match="ours"):

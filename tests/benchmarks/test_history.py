@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from benchmarks import history
 from benchmarks.history import append, append_or_say, default_url, select, url_of
@@ -46,6 +47,12 @@ def test_a_result_is_kept_once(url):
     assert append([first], url) == 1
     assert append([first, second, second], url) == 1
     assert [r.id for r in select(url)] == sorted([first.id, second.id])
+
+
+def test_a_file_s_name_may_be_of_no_encoding(url):
+    odd = synthetic.result(name="caf\udce9\0.onnx")
+    assert append([odd], url) == 1 and append([odd], url) == 0
+    assert select(url, artifact="caf??.onnx") == (odd,)
 
 
 def test_filters(url):
@@ -94,6 +101,7 @@ def test_nothing_that_is_in_it_can_be_changed(statement, file, url):
 APPENDER = """
 import importlib.util, sys
 from dataclasses import replace
+from benchmarks import history
 from benchmarks.history import append
 spec = importlib.util.spec_from_file_location("s", sys.argv[1])
 s = importlib.util.module_from_spec(spec)
@@ -117,6 +125,25 @@ def test_two_processes_append_at_once_to_a_history_that_neither_has_made(url):
     said = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert len(select(url)) == 40
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_tables_that_another_process_makes_in_the_same_moment(times, url, monkeypatch):
+    """PostgreSQL lets both try and refuses the second; SQLite's lock keeps it from happening."""
+    create, refused = history._create, []
+
+    def raced(connection, parsed):
+        if len(refused) < times:
+            refused.append(1)
+            raise IntegrityError("CREATE TABLE", {}, Exception("duplicate key value"))
+        create(connection, parsed)
+
+    monkeypatch.setattr(history, "_create", raced)
+    if times == 1:
+        assert append([synthetic.result()], url) == 1
+    else:
+        with pytest.raises(BadInput, match=r"the history cannot be used \(duplicate key value\)"):
+            append([synthetic.result()], url)
 
 
 def test_a_failed_append_adds_nothing_at_all(url):
@@ -229,8 +256,11 @@ def test_a_row_that_was_damaged(file, url):
         select(url)
 
 
-def test_a_full_disk_or_a_read_only_file_is_one_line(monkeypatch, url):
+def test_a_history_that_may_not_be_written_is_one_line_and_can_be_read(file, url):
     append([synthetic.result()], url)
-    monkeypatch.setattr(history, "_row", lambda result: {"id": "x"})
-    with pytest.raises(BadInput, match=r"the history cannot be used \(.*\); check the database"):
-        append([synthetic.fleet()[1]], url)
+    read_only = f"sqlite:///file:{file}?mode=ro&uri=true"
+    with pytest.raises(
+        BadInput, match=r"the history cannot be used \(attempt to write a readonly database\); check the"
+    ):
+        append([synthetic.fleet()[1]], read_only)
+    assert select(read_only) == (synthetic.result(),)
