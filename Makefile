@@ -64,7 +64,7 @@ lock:
 # The page of `bench --on browser`, bundled with what it needs from npm.
 page: $(PAGE)/dist/index.html
 
-$(PAGE)/dist/index.html: $(PAGE)/package-lock.json $(PAGE)/build.mjs $(PAGE)/index.html $(wildcard $(PAGE)/src/*)
+$(PAGE)/dist/index.html: $(addprefix $(PAGE)/,package.json package-lock.json tsconfig.json build.mjs index.html style.css) $(wildcard $(PAGE)/src/*)
 	cd $(PAGE) && npm ci --no-audit --no-fund && npm run build
 
 # Emulated boards, a phone's double and Chromium, from Debian's packages, as root: for the tests marked device or browser.

@@ -118,6 +118,8 @@ def bench_command(
     )
     for word in on:
         kind_of(word)
+    if quiet and headless is False:
+        raise BadInput("it would not show the address to open", where="--open, --quiet", remedy="leave one of them out")
     boards = _fleet(fleet, plan, options) if fleet else [Board(word, plan, options) for word in on or ["local"]]
     formats = _formats(target)
     chosen = [found for path in artifacts for found in asked(path, formats)]

@@ -6,7 +6,6 @@ It is run by path, from a folder that holds `benchmarks` and `runtimes`; a zip u
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -89,6 +88,8 @@ def check(given: list[str], options: dict[str, str]) -> int:
 
 
 def _sha256(path: Path) -> str:
+    import hashlib  # OpenSSL: megabytes that a worker has no use for
+
     found = hashlib.sha256()
     with open(path, "rb") as stream:
         for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
@@ -118,7 +119,7 @@ def unpack(given: list[str], options: dict[str, str]) -> int:
 
 def run(given: list[str], options: dict[str, str]) -> int:
     """Do a job and print its events; the runtimes' own output goes to stderr. One bench at a time, unless shared."""
-    with _unlocked() if "shared" in options else _locked() as refusal:
+    with contextlib.nullcontext() if "shared" in options else _locked() as refusal:
         if refusal:
             say({"refused": refusal})
             return 2
@@ -218,11 +219,6 @@ def _locked() -> Iterator[dict[str, str]]:
         yield {}
     finally:
         os.close(lock)
-
-
-@contextlib.contextmanager
-def _unlocked() -> Iterator[dict[str, str]]:
-    yield {}
 
 
 def _note_lock() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median
+from typing import Optional
 
 LEAST_ROUNDS = 25
 """Fewer block medians than this make bootstrap intervals too narrow."""
@@ -20,8 +19,14 @@ Z95 = 1.96
 Run = Callable[[], object]
 Clock = Callable[[], int]
 """Nanoseconds that never go back."""
-Deal = Callable[[int, int], Sequence[int] | None]
+Deal = Callable[[int, int], Optional[Sequence[int]]]
 """(case, runs) -> the times of a block of so many runs in ns, or None once the case is lost."""
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value, or the mean of the two; the standard library's takes as long to import as all of this."""
+    ordered, n = sorted(values), len(values)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
 
 
 def timed_block(run: Run, count: int, clock: Clock) -> list[int]:
@@ -74,6 +79,8 @@ def take_turns(
     It ends when `LEAST_ROUNDS` and, over all runs, `seconds` for each case that is left are reached; with `precision`,
     when the 95% interval of every median is also that narrow, or ten times the seconds are spent.
     """
+    import random
+
     shuffle = random.Random(seed).shuffle
     medians: dict[int, list[float]] = {case: [] for case in block_runs}
     rounds, spent_ns = 0, 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -175,6 +174,8 @@ def _throttled(root: Path) -> list[str] | None:
 
 
 def _printed(words: list[str]) -> str:
+    import subprocess
+
     try:
         return subprocess.run(
             words, capture_output=True, text=True, timeout=VCGENCMD_TIMEOUT_S, check=False

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -200,9 +199,3 @@ def _drop_page_cache(path: Path) -> bool:
         with contextlib.suppress(OSError), open(file, "rb") as stream:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return True
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)  # the libraries' own exit handlers are not ours to trust

@@ -174,6 +174,7 @@ BAD = [
     ("--json, --csv: give one of them", ["model.onnx", "--json", "--csv"]),
     ("--on, --fleet: give one of them", ["model.onnx", "--on", "local", "--fleet", "boards.yaml"]),
     ("cannot be read", ["model.onnx", "--fleet", "gone.yaml"]),
+    ("it would not show the address to open", ["model.onnx", "--on", "browser", "--open"]),
     ("'torch' is no format", ["model.onnx", "--target", "torch"]),
     ("cannot be written", ["model.onnx", "-o", "no/such/folder/x.json"]),
     ("cannot be written", ["model.onnx", "--report", "."]),
