@@ -72,7 +72,7 @@ class Plan:
     batch: int | None = None
     affinity: tuple[int, ...] | None = None
     sustained_s: float | None = None
-    processes: int = 3
+    processes: int = 5
     seed: int = 0
     timeout_s: float = 600.0
     task: Task | None = None

@@ -55,7 +55,7 @@ def bench_command(
         str | None, typer.Option(help="Run each artifact alone and without a pause for so long, as 10m.")
     ] = None,
     affinity: Annotated[str | None, typer.Option(help="Run on these processors only, as 0,1.")] = None,
-    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 3,
+    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the turns' order and of random inputs.")] = 0,
     timeout: Annotated[float, typer.Option(help="An artifact that gives no answer for so many seconds hangs.")] = 600.0,
     against: Annotated[Path | None, typer.Option(help="Compare with the results of this file.")] = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.result import Result
 from benchmarks.screen import in_words, out, terminal
 from benchmarks.stats import in_words as ratio_in_words
-from benchmarks.stats import ratio_interval
+from benchmarks.stats import process_ratio_interval
 from benchmarks.trust import execution, latency_is_real
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ def _latency(result: Result, first: Result) -> list[str]:
 def against_the_first(first: Result, result: Result) -> str:
     """How many times as fast as the first row of the table, both measured in turns: paired by round."""
     assert first.samples and result.samples
-    above, below = first.samples.block_medians_ns, result.samples.block_medians_ns
-    paired = len(above) == len(below) and not result.settings.sustained_s
-    return ratio_in_words(ratio_interval(above, below, paired=paired))
+    above, below = first.samples.process_medians_ns, result.samples.process_medians_ns
+    in_turns = not result.settings.sustained_s and list(map(len, above)) == list(map(len, below))
+    return ratio_in_words(process_ratio_interval(above, below, paired=in_turns))
 
 
 def _sustained(result: Result) -> list[str]:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from benchmarks.independent import latency_ratio
 from benchmarks.report.words import Cell, Table, bytes_of, count_of, milliseconds, short, threads_of
 from benchmarks.result import Result
-from benchmarks.stats import NO_DIFFERENCE, Estimate, in_words, median
+from benchmarks.stats import NO_DIFFERENCE, Estimate, in_words, median, process_ratio_interval
 from benchmarks.trust import execution, latency_is_real
 from runtimes.errors import BadInput, LimitNotMet
 
@@ -239,7 +238,7 @@ def _processes(result: Result) -> int:
 def _latency(old: Result, new: Result) -> Figure | None:
     if not (_is_timed(old) and _is_timed(new) and old.samples and new.samples):
         return None
-    ratio = latency_ratio(new.samples.blocks, old.samples.blocks)
+    ratio = process_ratio_interval(new.samples.process_medians_ns, old.samples.process_medians_ns, paired=False)
     verdict = SAME if not ratio.differs_from_one else WORSE if ratio.value > 1 else BETTER
     before, after = (median(r.samples.block_medians_ns) / 1e6 for r in (old, new) if r.samples)
     return Figure("latency", before, after, "ms", ratio.value - 1, verdict, in_words(ratio), ratio)

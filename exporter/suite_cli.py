@@ -32,7 +32,7 @@ def suite_command(
     threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")] = "1",
     seconds: Annotated[float, typer.Option(help="How long each artifact is measured, at least.")] = 2.0,
     warmup: Annotated[float, typer.Option(help="The longest warm-up in seconds; it ends once it is stable.")] = 10.0,
-    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 3,
+    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 5,
     accuracy: Annotated[
         bool, typer.Option("--accuracy/--no-accuracy", help="Score each model on its own task, on the device.")
     ] = True,

@@ -143,13 +143,6 @@ def library(where: str = "") -> Any:
     return importlib.import_module("coremltools") if sys.platform == "darwin" else protocol_buffers()
 
 
-def profile(
-    path: Path, threads: Optional[int], inputs: Mapping[str, np.ndarray], runs: int
-) -> Tuple[Tuple[str, int, int], ...]:
-    """See `runtimes.session.profile`: Core ML tells no time by operation to Python."""
-    return ()
-
-
 def open_session(path: Path, threads: Optional[int] = None) -> CoreMlSession:
     """Load a Core ML package.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional
 
 import numpy as np
 
@@ -58,9 +58,9 @@ class LiteRtSession:
         return {spec.name: np.array(outputs[spec.name]) for spec in self.signature.outputs}
 
     def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
-        """See `Session.bind`: the inputs are set once, and stay set."""
+        """See `Session.bind`: the inputs stay set."""
         self._runner(**inputs)
-        # The runner's own call of the compiled class: the interpreter's refuses to run while a runner shares it.
+        # The runner's own call: the interpreter's refuses to run while a runner shares it.
         return partial(self._runner._interpreter_wrapper.Invoke, self._runner._subgraph_index)
 
     def close(self) -> None:
@@ -69,19 +69,15 @@ class LiteRtSession:
 
 
 def library(where: str = "") -> Any:
-    """Import LiteRT's interpreter, or tflite-runtime's where that is what the machine has.
-
-    Raises NotInstalled where both are absent.
-    """
+    """Import LiteRT's interpreter, or tflite-runtime's; raises NotInstalled where both are absent."""
     try:
         from ai_edge_litert import interpreter
     except ImportError:
         try:
             from tflite_runtime import interpreter
         except ImportError as error:
-            raise NotInstalled(
-                "LiteRT is not installed", where=where, remedy="pip install 'pocketship[litert]'"
-            ) from error
+            remedy = "pip install 'pocketship[litert]'"
+            raise NotInstalled("LiteRT is not installed", where=where, remedy=remedy) from error
     return interpreter
 
 
@@ -105,22 +101,14 @@ def _refuse_what_it_computes_wrongly(interpreter: Any, path: Path) -> None:
             weight = taken[1]
             scales = weight["quantization_parameters"]["scales"]
             if weight["dtype"] == np.int8 and len(scales) > 1:
-                raise BadInput(
-                    OLD + "computes dynamic int8 with one scale a channel wrongly", where=str(path), remedy=NEWER
-                )
+                wrong = OLD + "computes dynamic int8 with one scale a channel wrongly"
+                raise BadInput(wrong, where=str(path), remedy=NEWER)
         if any(np.dtype(tensor["dtype"]).itemsize == 0 for tensor in taken):
             raise BadInput(OLD + "crashes on weights of fewer than 8 bits", where=str(path), remedy=NEWER)
 
 
 OLD = "tflite-runtime 2.14 "
 NEWER = "bench it on a 64-bit system with LiteRT, or export float32 or static int8"
-
-
-def profile(
-    path: Path, threads: Optional[int], inputs: Mapping[str, np.ndarray], runs: int
-) -> Tuple[Tuple[str, int, int], ...]:
-    """See `runtimes.session.profile`: LiteRT's Python package tells no time by operation."""
-    return ()
 
 
 def open_session(path: Path, threads: Optional[int] = None) -> LiteRtSession:

@@ -24,7 +24,7 @@ Deal = Callable[[int, int], Optional[Sequence[int]]]
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two; the standard library's takes as long to import as all of this."""
+    """The middle value, or the mean of the two (the standard library's takes long to import)."""
     ordered, n = sorted(values), len(values)
     return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ ROOT = Path("/")
 MODEL_FILES = ("proc/device-tree/model", "sys/firmware/devicetree/base/model")
 CPU_PARTS = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd05": "Cortex-A55"}
 THROTTLED_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
-"""Bits of the Raspberry Pi's `vcgencmd get_throttled`; the same plus 16 say that it has happened since it booted."""
-VCGENCMD_TIMEOUT_S = 5.0
+"""Bits that the Raspberry Pi's firmware tells; the same plus 16 say that it has happened since it booted."""
 
 
 def facts(root: Path = ROOT) -> Json:
@@ -24,7 +22,7 @@ def facts(root: Path = ROOT) -> Json:
     model = _first_line([root / name for name in MODEL_FILES]) or cpuinfo.get("Model", "")
     emulator = _emulator(root)
     family = "raspberry-pi" if "raspberry pi" in model.lower() else "board" if model else "desktop"
-    cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "") or _mac_cpu()
+    cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "")
     return {
         "model": model or _product(root) or platform.node() or "unknown",
         "family": family,
@@ -81,7 +79,7 @@ class EnergyMeter:
     """
 
     def __init__(self, root: Path = ROOT) -> None:
-        self.source, self.note, self._microjoules = "", "", 0.0
+        self.source, self.note = "", ""
         self._counters = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]*/energy_uj"))
         self._counters = [c for c in self._counters if c.parent.name.count(":") == 1]  # packages, not their parts
         self._powers: list[Path] = []
@@ -134,12 +132,6 @@ def _cpuinfo(root: Path) -> dict[str, str]:
     return found
 
 
-def _mac_cpu() -> str:
-    if sys.platform != "darwin":
-        return ""
-    return _printed(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"])
-
-
 def _product(root: Path) -> str:
     dmi = root / "sys/class/dmi/id"
     words = [_first_line([dmi / name]) for name in ("sys_vendor", "product_name")]
@@ -162,26 +154,13 @@ def _memory_bytes() -> int | None:
 
 def _throttled(root: Path) -> list[str] | None:
     """What slows the processor now: the Pi's firmware flags, or Linux's count of thermal throttling; None: unknown."""
-    flags = _first_line([root / "sys/devices/platform/soc/soc:firmware/get_throttled"])
-    if not flags and shutil.which("vcgencmd"):
-        flags = _printed(["vcgencmd", "get_throttled"]).partition("=")[2]
+    flags = _first_line(sorted((root / "sys/devices/platform").glob("soc*/soc*:firmware/get_throttled")))
     if flags:
         value = int(flags, 16)
         return [word for bit, word in THROTTLED_BITS.items() if value >> bit & 1]
     counters = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
     counts = [count for count in map(_int, counters) if count is not None]
     return None if not counts else [f"throttled {sum(counts)} times since it booted"] if sum(counts) else []
-
-
-def _printed(words: list[str]) -> str:
-    import subprocess
-
-    try:
-        return subprocess.run(
-            words, capture_output=True, text=True, timeout=VCGENCMD_TIMEOUT_S, check=False
-        ).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
 
 
 def _int(path: Path) -> int | None:

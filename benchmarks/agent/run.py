@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ CONDITION_NS = 1_000_000_000
 PIPE_BYTES = 1 << 16
 MEMORY_OF_A_WORKER_BYTES = 80 * 2**20
 MEMORY_PER_ARTIFACT_BYTE = 4
-"""What a worker takes is guessed by these: runtime and numpy, then the file, packed weights and activations."""
+"""A guess at what a worker takes: runtime and numpy, then the file, packed weights and activations."""
 START = Path(__file__).resolve().parent / "__main__.py"
 INSTRUCTION_RUNS = (10, 60)
 INSN_PLUGIN = "POCKETSHIP_INSN_PLUGIN"
@@ -42,14 +41,8 @@ class Worker:
     def __init__(self, case: int, asked: Json, emit: Emit, log: IO[bytes], timeout_s: float, env: Json) -> None:
         self._case, self._emit, self._timeout_s = case, emit, timeout_s
         self._rest = b""
-        self._process = subprocess.Popen(
-            [sys.executable, str(START), "worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONHASHSEED": "0", **env},
-        )
+        self._code: int | None = None
+        self._pid, self._requests, self._answers = _begin(log, env)
         self._send(asked)
 
     def wait(self) -> list[Json]:
@@ -87,27 +80,29 @@ class Worker:
     def kill(self) -> None:
         """End it, and whatever it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+            os.killpg(self._pid, signal.SIGKILL)
+        self._wait()
+        for pipe in (self._requests, self._answers):
             with contextlib.suppress(BrokenPipeError):
-                if pipe:
-                    pipe.close()
+                pipe.close()
+
+    def _wait(self) -> int:
+        if self._code is None:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return self._code
 
     def _send(self, message: Json) -> None:
-        assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):  # how it ended is found when its answer is awaited
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(message).encode() + b"\n")
+            self._requests.flush()
 
     def _line(self, deadline: float) -> bytes | None:
         """The next line, empty at the end, None once the time is up."""
-        assert self._process.stdout
         while b"\n" not in self._rest:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 return None
-            part = os.read(self._process.stdout.fileno(), PIPE_BYTES)
+            part = os.read(self._answers.fileno(), PIPE_BYTES)
             if not part:
                 return b""
             self._rest += part
@@ -115,7 +110,7 @@ class Worker:
         return line
 
     def _end(self) -> tuple[str, str]:
-        code = self._process.wait()
+        code = self._wait()
         if code == -signal.SIGKILL:
             return "out-of-memory", "was killed, as the system does when memory runs out"
         if code < 0:
@@ -126,6 +121,37 @@ class Worker:
         self.kill()
         self._emit({"event": "failed", "case": self._case, "cause": cause, "detail": detail})
         return Lost()
+
+
+def _begin(log: IO[bytes], env: Json) -> tuple[int, IO[bytes], IO[bytes]]:
+    """Start a worker: its number, and the pipes to and from it.
+
+    A copy of this process starts faster than a new Python. Only an emulator's plugin has to be there from the start,
+    and macOS's libraries refuse to run in a copy.
+    """
+    (requests, to_worker), (from_worker, answers) = os.pipe(), os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        with contextlib.suppress(PermissionError, ProcessLookupError):  # done by itself, or gone, already
+            os.setpgid(pid, pid)
+        os.close(requests)
+        os.close(answers)
+        return pid, os.fdopen(to_worker, "wb"), os.fdopen(from_worker, "rb", buffering=0)
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, descriptor in enumerate((requests, answers, log.fileno())):
+            os.dup2(descriptor, number)
+        os.closerange(3, 1024)  # the other workers' pipes, whose ends they wait for
+        os.environ.update({"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"), **env})
+        if "QEMU_PLUGIN" in env or sys.platform == "darwin":
+            os.execv(sys.executable, [sys.executable, str(START), "worker"])
+        from benchmarks.agent.worker import main
+
+        os._exit(main())
+    finally:
+        os._exit(1)
 
 
 class Bench:
@@ -255,10 +281,7 @@ class Bench:
         self._tell({"event": "energy", "case": case, "joules": joules, "inferences": self._inferences[case], **meter})
 
     def _count_instructions(self, case: int) -> None:
-        """Instructions an inference: what 60 take beyond 10, over 50; whatever else a command costs cancels.
-
-        The plugin keeps its count in a file of 8 bytes, in the machine's byte order, while the process runs.
-        """
+        """Instructions an inference: what 60 take beyond 10, over 50; the plugin counts in a file of 8 bytes."""
         told = Path(self._scratch) / f"instructions-{case}"
         plugin = {"QEMU_PLUGIN": f"file={os.environ[INSN_PLUGIN]}", "INSN_OUT": str(told)}
         worker = self._workers[case] = self._start(case, plugin, tell=lambda event: None)

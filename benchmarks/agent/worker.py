@@ -1,7 +1,7 @@
 """One artifact in a process of its own: load it, compute golden values, warm up, then blocks as they are asked for.
 
-It reads JSON lines on stdin, the first says what to load, each later one what to do; it answers in events, one JSON
-line each, and `ready` after each thing done. It leaves when its stdin closes.
+JSON lines on stdin say what to load, then what to do; it answers in events, a JSON line each, and `ready` after each
+thing done. It leaves when its stdin closes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _lines_of(requests: int) -> queue.SimpleQueue[str]:
-    """The lines of a pipe, as they come; the process leaves at its end, even out of a computation that hangs."""
+    """The lines of a pipe; the process leaves at its end, even out of a computation that hangs."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:

@@ -6,12 +6,18 @@ import argparse
 import json
 from pathlib import Path
 
+from benchmarks.peers.bench import PARTS, bench_peers
 from benchmarks.peers.compress import MODELS as COMPRESSED
 from benchmarks.peers.compress import compress_peers
 from benchmarks.peers.export import MODELS as EXPORTED
 from benchmarks.peers.export import export_peers
 
-COMPARISONS = {"export": (export_peers, EXPORTED), "compress": (compress_peers, tuple(COMPRESSED))}
+COMPARISONS = {
+    "export": (export_peers, EXPORTED),
+    "compress": (compress_peers, tuple(COMPRESSED)),
+    "bench": (bench_peers, PARTS),
+}
+"""name -> the function that runs it, and the models, or for bench the parts, that it takes."""
 
 
 def main() -> None:
@@ -19,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (medians are over them)")
-    parser.add_argument("--models", help="comma-separated; by default all of the comparison")
+    parser.add_argument("--models", help="comma-separated, or parts of bench; by default all of the comparison")
     parser.add_argument("--json", type=Path, help="write every run to this file")
     options = parser.parse_args()
     compare, known = COMPARISONS[options.comparison]

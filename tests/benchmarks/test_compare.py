@@ -24,9 +24,8 @@ from benchmarks.compare import (
     parse_limit,
     remarks,
 )
-from benchmarks.independent import _nested_medians, latency_ratio
-from benchmarks.result import Block, Failure, Memory, read_results, results_to_json, write_results
-from benchmarks.stats import NO_DIFFERENCE
+from benchmarks.result import Block, Failure, Memory, Samples, read_results, results_to_json, write_results
+from benchmarks.stats import NO_DIFFERENCE, Estimate, process_ratio_interval, ratio_interval
 from runtimes.errors import BadInput, LimitNotMet
 from runtimes.types import Accuracy
 
@@ -39,6 +38,12 @@ result, blocks_of = synthetic.result, synthetic.blocks_of
 def at(median_ms: float, seed: int, **changed):
     """A result of the same artifact, measured another time."""
     return result(blocks=blocks_of(median_ms, seed=seed), id=f"r{seed}", **changed)
+
+
+def latency_ratio(new, old) -> Estimate:
+    """The ratio that is compared, of the blocks of two runs."""
+    groups = [Samples(None, None, None, None, False, (), True, tuple(side)).process_medians_ns for side in (new, old)]
+    return process_ratio_interval(*groups, paired=False)
 
 
 def figures(old, new) -> dict:
@@ -68,20 +73,13 @@ def test_processes_that_differ_are_noise_however_many_blocks_they_have():
     shape = {"processes": 3, "between": 0.03, "spread": 0.002, "blocks": 60}
     pairs = [(blocks_of(1.0, seed=2 * i, **shape), blocks_of(1.0, seed=2 * i + 1, **shape)) for i in range(60)]
     nested = [latency_ratio(a, b).differs_from_one for a, b in pairs]
-    flat = [latency_ratio(_one_process(a), _one_process(b)).differs_from_one for a, b in pairs]
+    flat = [ratio_interval(_medians(a), _medians(b), paired=False).differs_from_one for a, b in pairs]
     assert sum(nested) <= 3
     assert sum(flat) >= 20, "or the test is blind"
 
 
-def _one_process(blocks):
-    return tuple(replace(block, process=0) for block in blocks)
-
-
-def test_a_process_of_one_block_does_not_weigh_as_one_of_nine():
-    """Drawn together, one block of 100 and nine of 200 have the median 200; nine and nine would have 150."""
-    medians = _nested_medians([np.array([100.0]), np.full(9, 200.0)], seed=0)
-    assert set(medians) == {100.0, 200.0}
-    assert np.mean(medians == 100.0) == pytest.approx(0.25, abs=0.03), "both draws the short one: 1 in 4"
+def _medians(blocks):
+    return [np.median(block.times_ns) for block in blocks]
 
 
 def test_blocks_that_are_all_alike_have_no_width():

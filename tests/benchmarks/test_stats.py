@@ -16,8 +16,11 @@ from benchmarks.stats import (
     in_words,
     median,
     median_interval,
+    process_median_interval,
+    process_ratio_interval,
     quantile,
     ratio_interval,
+    student_quantile,
     wilson,
 )
 
@@ -114,3 +117,127 @@ def test_a_median_matches_scipy_s_bootstrap():
 )
 def test_a_ratio_in_words(estimate, words):
     assert in_words(estimate) == words
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 2.6, 4, 11, 300])
+@pytest.mark.parametrize("share", [0.975, 0.9, 0.5, 0.025])
+def test_student_s_quantile_is_scipy_s(freedom, share):
+    assert student_quantile(share, freedom) == pytest.approx(reference.t.ppf(share, freedom), rel=1e-3, abs=1e-9)
+
+
+def test_the_interval_over_processes_by_hand():
+    # Processes at 1, e and e^2, whose blocks do not vary: their logarithms' variance is 1, t of 2 degrees is 4.303.
+    found = process_median_interval([[math.e**i] * 10 for i in range(3)])
+    reach = math.exp(4.30265)
+    assert (found.value, found.low, found.high) == pytest.approx((math.e, math.e / reach, math.e * reach), rel=1e-4)
+    # One process, with stretches at 0, 1, 2, 3 and 4: a variance of 2.5, t of 4 degrees is 2.776.
+    found = process_median_interval([[math.e**i for i in range(5) for _ in range(4)]])
+    reach = math.exp(2.77645 * math.sqrt(2.5))
+    assert (found.low, found.high) == pytest.approx((math.e**2 / reach, math.e**2 * reach), rel=1e-4)
+    # Both: processes at 1 and e with two blocks each, a factor of e^2 apart: variances of 0.5 and 2.
+    found = process_median_interval([[1 / math.e, math.e], [1.0, math.e**2]])
+    assert math.log(found.high / found.value) == pytest.approx(12.7062 * math.sqrt(2.5), rel=1e-4)
+
+
+def test_two_runs_by_hand():
+    # Variances of 1 and 0, of 2 degrees each: together 2 degrees (Welch), so that t is 4.303.
+    ratio = process_ratio_interval([[math.e**i] for i in range(3)], [[1.0]] * 3, paired=False)
+    reach = math.exp(4.30265)
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((math.e, math.e / reach, math.e * reach), rel=1e-4)
+    # Variances of 1 and 1: 4 degrees, 2.776 times the root of 2.
+    sides = [[math.e**i] for i in range(3)]
+    ratio = process_ratio_interval(sides, sides, paired=False)
+    assert math.log(ratio.high) == pytest.approx(2.77645 * math.sqrt(2), rel=1e-4)
+
+
+def test_pairs_of_processes_by_hand():
+    # Drift that both see cancels in each round: ratios of 1, e and e^2 in the three pairs, t of 2 degrees, n of 3.
+    drift = [1.0, 5.0, 3.0]
+    above, below = [[d * math.e**i for d in drift] for i in range(3)], [drift] * 3
+    ratio = process_ratio_interval(above, below, paired=True)
+    assert ratio.value == pytest.approx(math.e)
+    assert math.log(ratio.high / ratio.value) == pytest.approx(4.30265 / math.sqrt(3), rel=1e-4)
+    assert process_ratio_interval(above[:1], below[:1], paired=True) == ratio_interval(above[0], below[0], paired=True)
+
+
+def test_runs_that_do_not_vary_have_no_width():
+    for found, value in (
+        (process_median_interval([[7.0] * 5] * 3), 7.0),
+        (process_median_interval([[7.0]]), 7.0),
+        (process_ratio_interval([[6.0]] * 2, [[3.0]] * 2, paired=False), 2.0),
+        (process_ratio_interval([[6.0]] * 2, [[3.0]] * 2, paired=True), 2.0),
+    ):
+        assert (found.value, found.low, found.high) == pytest.approx((value, value, value), rel=1e-9)
+
+
+def flicker(generator: np.random.Generator, n: int) -> np.ndarray:
+    """Noise whose power falls with the frequency: averages over any time vary alike."""
+    frequencies = np.fft.rfftfreq(n)
+    frequencies[0] = np.inf
+    spectrum = generator.normal(size=len(frequencies)) + 1j * generator.normal(size=len(frequencies))
+    noise = np.fft.irfft(spectrum / np.sqrt(frequencies), n)
+    return noise / noise.std()
+
+
+def runs(seed: int, count: int, *, drift: float, layout: float, processes: int = 3, blocks: int = 25) -> list:
+    """Block medians of `count` runs in a row, by process: the machine drifts, processes differ, blocks jitter."""
+    generator = np.random.default_rng(seed)
+    times = drift * flicker(generator, count * processes * blocks).reshape(count, processes, blocks)
+    times += layout * generator.normal(size=(count, processes, 1)) + 0.002 * generator.normal(size=times.shape)
+    return [list(np.exp(run)) for run in times]
+
+
+def agreeing(found: list, interval) -> float:
+    pairs = [(a, b) for i, a in enumerate(found) for b in found[:i]]
+    return float(np.mean([not interval(a, b).differs_from_one for a, b in pairs]))
+
+
+@pytest.mark.parametrize(("drift", "layout"), [(0.02, 0.0), (0.01, 0.01), (0.0, 0.01), (0.0, 0.0)])
+def test_runs_of_the_same_agree_though_the_machine_drifts_and_processes_differ(drift, layout):
+    shares = [
+        agreeing(runs(seed, 20, drift=drift, layout=layout), lambda a, b: process_ratio_interval(a, b, paired=False))
+        for seed in range(5)
+    ]
+    assert np.mean(shares) >= 0.95
+
+
+def test_a_bootstrap_over_all_blocks_would_not_let_them_agree():
+    found = [np.concatenate(run) for run in runs(0, 12, drift=0.01, layout=0.01)]
+    assert agreeing(found, lambda a, b: ratio_interval(a, b, paired=False)) < 0.5
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_interval_of_a_run_holds_the_median_of_all(processes):
+    found = runs(3, 60, drift=0.01, layout=0.005 if processes > 1 else 0.0, processes=processes, blocks=75 // processes)
+    middle = median(np.concatenate([np.concatenate(run) for run in found]))
+    intervals = [process_median_interval(run) for run in found]
+    share = np.mean([interval.low <= middle <= interval.high for interval in intervals])
+    assert share >= (0.9 if processes > 1 else 0.7)  # one process does not show how processes differ
+
+
+def test_a_run_that_is_slower_than_the_noise_is_found_though_its_processes_differ():
+    before, after = (runs(seed, 40, drift=0.002, layout=0.003) for seed in (5, 6))
+    slowed = [[np.asarray(values) * 1.05 for values in run] for run in after]
+    ratios = [process_ratio_interval(b, a, paired=False) for a, b in zip(before, slowed, strict=True)]
+    assert np.mean([ratio.low > 1.0 for ratio in ratios]) >= 0.8
+
+
+def side_by_side(seed: int, slower: float) -> tuple[list, list]:
+    """Two artifacts that took turns: the same drift in both, the processes of each laid out by themselves."""
+    generator = np.random.default_rng(seed)
+    drift = 0.03 * flicker(generator, 75).reshape(3, 25)
+
+    def one(factor: float) -> list:
+        layout = 0.004 * generator.normal(size=(3, 1))
+        return list(factor * np.exp(drift + layout + 0.003 * generator.normal(size=(3, 25))))
+
+    return one(slower), one(1.0)
+
+
+def test_a_pair_shows_no_difference_where_there_is_none_and_finds_five_percent():
+    alike = [process_ratio_interval(*side_by_side(seed, 1.0), paired=True) for seed in range(300)]
+    slowed = [process_ratio_interval(*side_by_side(seed, 1.05), paired=True) for seed in range(300)]
+    assert 0.92 <= np.mean([not ratio.differs_from_one for ratio in alike]) <= 0.98
+    assert np.mean([ratio.low > 1.0 for ratio in slowed]) >= 0.95
+    single = [ratio_interval(*(side[0] for side in side_by_side(seed, 1.0)), paired=True) for seed in range(60)]
+    assert np.mean([ratio.differs_from_one for ratio in single]) > 0.15, "one pair does not tell how processes differ"
