@@ -72,10 +72,8 @@ def available_bytes(root: Path = ROOT) -> int | None:
 
 
 class EnergyMeter:
-    """Energy over the moments between `start` and `stop`, from the first counter that the machine has.
-
-    RAPL (Linux's powercap: microjoules of the processor packages), else hwmon (energy in microjoules; or power in
-    microwatts, taken at both ends). `joules` is None where it is unknown: no counter, or one that may not be read.
+    """Energy between `start` and `stop` by the first counter that the machine has: RAPL (microjoules of the processor
+    packages), else hwmon (energy in microjoules; or power in microwatts, taken at both ends).
     """
 
     def __init__(self, root: Path = ROOT) -> None:
