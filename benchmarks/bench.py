@@ -48,6 +48,7 @@ UNFIT = {
     "browser": {"coreml": "no browser runs Core ML"},
 }
 """Kind of device -> format -> why it cannot run there."""
+RUNNER = "over adb, .tflite needs --runner, the path of LiteRT's own benchmark_model"
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,16 @@ def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) 
     )
 
 
+def unfit_on(board: Board) -> dict[str, str]:
+    """Format -> why a board cannot run it.
+
+    Raises BadInput for a target that is none.
+    """
+    kind = kind_of(board.target)
+    needs_runner = {"tflite": RUNNER} if kind == "adb" and board.options.runner is None else {}
+    return {**UNFIT.get(kind, {}), **needs_runner}
+
+
 def bench(
     artifacts: Sequence[Asked],
     boards: Sequence[Board],
@@ -174,7 +185,7 @@ def bench(
     none, or that can run none of the artifacts, before anything runs.
     """
     for board in boards:
-        unfit = UNFIT.get(kind_of(board.target), {})
+        unfit = unfit_on(board)
         if all(a.facts.format in unfit for a in artifacts):
             reasons = sorted({unfit[a.facts.format] for a in artifacts})
             raise BadInput("; ".join(reasons), where=board.label, remedy="give an .onnx or .tflite file")
@@ -224,12 +235,12 @@ def _bench_on(
     stop: threading.Event,
 ) -> Done:
     """One board's part; Ctrl-C in it still hands over what was measured."""
-    kind = kind_of(board.target)
+    kind, unfit = kind_of(board.target), unfit_on(board)
     for artifact in artifacts:
-        reason = UNFIT.get(kind, {}).get(artifact.facts.format)
+        reason = unfit.get(artifact.facts.format)
         if reason:
             on_event(board, {"event": "notice", "text": f"{artifact.facts.name} is left out: {reason}"})
-    here = [a for a in artifacts if a.facts.format not in UNFIT.get(kind, {})]
+    here = [a for a in artifacts if a.facts.format not in unfit]
     off_device = [a for a in here if kind == "local" and a.facts.format == "coreml" and sys.platform != "darwin"]
     timed = [a for a in here if a not in off_device]
     with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:

@@ -182,6 +182,7 @@ BAD = [
     ("not 5 samples at once; export it with --dynamic", ["model.onnx", "--batch", "5", *QUICK]),
     ("onnxruntime cannot load it", ["broken.onnx", *QUICK]),
     ("Core ML packages are benched on the Mac itself", ["model.mlpackage", "--on", "ssh://pi@board"]),
+    ("over adb, .tflite needs --runner", ["model.tflite", "--on", "adb"]),
     ("no browser runs Core ML", ["model.mlpackage", "--on", "browser"]),
 ]
 
@@ -189,7 +190,7 @@ BAD = [
 @pytest.mark.parametrize(("says", "words"), BAD, ids=[" ".join(words) for _, words in BAD])
 def test_bad_input_is_one_line(says, words, refused, exported, tmp_path):
     bundle = exported("two_inputs")
-    for name in ("model.onnx", "model.mlpackage"):
+    for name in ("model.onnx", "model.tflite", "model.mlpackage"):
         (tmp_path / name).symlink_to(bundle / name)
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
@@ -328,6 +329,12 @@ def test_formats_that_a_board_cannot_run_are_left_out_and_it_says_so(monkeypatch
     assert notices == [
         "model.mlpackage is left out: Core ML packages are benched on the Mac itself: run pocketship bench there"
     ]
+
+
+def test_tflite_over_adb_needs_a_runner():
+    board = Board("adb", Plan(), Options())
+    assert set(module.unfit_on(board)) == {"coreml", "tflite"}
+    assert set(module.unfit_on(replace(board, options=Options(runner=Path("benchmark_model"))))) == {"coreml"}
 
 
 def test_a_latency_that_is_none_is_not_printed(monkeypatch, bundle, capsys):
