@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.result import Result
-from benchmarks.screen import in_words, out, terminal
+from benchmarks.screen import out, terminal
 from benchmarks.stats import in_words as ratio_in_words
 from benchmarks.stats import process_ratio_interval
 from benchmarks.trust import execution, latency_is_real
@@ -84,8 +84,11 @@ def print_results(results: Sequence[Result]) -> None:
         own = [result for result in results if _device_key(result) == key]
         console.print(_heading(own[0]))
         console.print(_table(own))
-        for line in dict.fromkeys(line for result in own for line in remarks(result)):
-            console.print(line, soft_wrap=True)
+        said = [(_file(result), line) for result in own for line in remarks(result)]
+        for line in dict.fromkeys(line for _, line in said):
+            names = list(dict.fromkeys(name for name, remark in said if remark == line))
+            of_all = len(names) == len({_file(result) for result in own})
+            console.print(line if of_all else f"{', '.join(names)}: {line}", soft_wrap=True)
         console.print()
 
 
@@ -98,14 +101,13 @@ def print_csv(results: Sequence[Result]) -> None:
 
 def remarks(result: Result) -> list[str]:
     """What a reader must know before trusting a row."""
-    name = result.artifact.name
-    found = [f"{name}: {note}" for note in result.notes]
+    found = list(result.notes)
     if result.failure:
-        found.append(f"{name}: {result.failure.cause}: {result.failure.detail}")
+        found.append(f"{result.failure.cause}: {result.failure.detail}")
     if result.samples and result.samples.blocks and not result.samples.stable:
-        found.append(f"{name}: the warm-up did not settle in {result.settings.warmup_s:g} s; give more --warmup")
+        found.append(f"the warm-up did not settle in {result.settings.warmup_s:g} s; give more --warmup")
     if result.settings.inputs == "random":
-        found.append(f"{name}: random inputs, no golden values: parity is not known")
+        found.append("random inputs, no golden values: parity is not known")
     throttled = {word for look in result.conditions for word in look.throttled or ()}
     if throttled and latency_is_real(result):
         found.append(f"the device was slowed while it ran: {', '.join(sorted(throttled))}")
@@ -138,9 +140,9 @@ def _table(results: Sequence[Result]) -> Any:
     names += ["minute 1 ms", "last minute ms", "slower"] if sustained else []
     names += ["instructions"] if counted else []
     low_bit = any(result.kernels for result in results)
-    names += ["low-bit kernels"] if low_bit else []
-    names += ["peak MB", "max abs error", "parity"] + (["accuracy"] if scored else []) + ["computed by"]
-    table = Table(box=None, pad_edge=False)
+    names += ["low-bit"] if low_bit else []
+    names += ["peak MB", "max error", "parity"] + (["accuracy"] if scored else []) + ["computed by"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
         right = name in ("MB", "threads", "p50 ms", "p90", "p99", "load ms", "first ms", "instructions", "peak MB")
         table.add_column(name, justify="right" if right else "left")
@@ -157,8 +159,9 @@ def _table(results: Sequence[Result]) -> Any:
         cells.append(parity.verdict if parity else "not known")
         if scored:
             found = result.accuracy
-            cells.append(f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})" if found else "")
-        table.add_row(*cells, in_words(result.executed_by) if result.executed_by else "nothing")
+            cells.append(f"{found.value:.1%} ({100 * found.low:.1f} to {100 * found.high:.1f})" if found else "")
+        by = result.executed_by
+        table.add_row(*cells, f"{by.runtime} {by.version}" if by else "nothing")
     return table
 
 
@@ -188,10 +191,10 @@ def _latency(result: Result, first: Result) -> list[str]:
     if result is not first and latency_is_real(first):
         ratio = against_the_first(first, result)
     return [
-        f"{found.p50_ms:.4g}",
-        f"{found.low_ms:.4g} to {found.high_ms:.4g}",
-        f"{found.p90_ms:.4g}",
-        f"{found.p99_ms:.4g}",
+        f"{found.p50_ms:.3g}",
+        f"{found.low_ms:.3g} to {found.high_ms:.3g}",
+        f"{found.p90_ms:.3g}",
+        f"{found.p99_ms:.3g}",
         ratio,
         "" if samples.load_cold_ns is None else f"{samples.load_cold_ns / 1e6:.3g}",
         "" if samples.first_inference_ns is None else f"{samples.first_inference_ns / 1e6:.3g}",
