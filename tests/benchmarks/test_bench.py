@@ -130,13 +130,16 @@ def test_outputs_that_are_not_pytorchs_are_exit_code_3_without_a_latency(pockets
 
 
 def test_ctrl_c_keeps_what_was_measured(bundle, tmp_path):
-    output = tmp_path / "results.json"
-    words = ["bench", bundle / "model.onnx", "--seconds", "60", "-o", output, "--history", "none", "--json"]
+    output, lock = tmp_path / "results.json", tmp_path / "cache" / "pocketship" / "bench.lock"
+    words = ["bench", bundle / "model.onnx", "--seconds", "100", "--warmup", "0.5", "-o", output, "--history", "none"]
+    command = [sys.executable, "-P", "-m", "exporter", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "exporter", *map(str, words)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(8.0)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not lock.exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    time.sleep(10.0)  # it loads, and warms up; then it measures
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
