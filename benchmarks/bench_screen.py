@@ -123,7 +123,8 @@ def _heading(result: Result) -> str:
     name = result.board or result.target
     emulator = f" in {device.emulator}" if device.emulator else ""
     cores = f", {device.cores} cores" if device.cores else ""
-    return f"{name}: {device.model}, {device.cpu}{cores}, {device.os} ({execution(result)}{emulator})"
+    machine = ", ".join(dict.fromkeys((device.model, device.cpu)))
+    return f"{name}: {machine}{cores}, {device.os} ({execution(result)}{emulator})"
 
 
 def _table(results: Sequence[Result]) -> Any:

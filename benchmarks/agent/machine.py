@@ -22,11 +22,12 @@ def facts(root: Path = ROOT) -> Json:
     model = _first_line([root / name for name in MODEL_FILES]) or cpuinfo.get("Model", "")
     emulator = _emulator(root)
     family = "raspberry-pi" if "raspberry pi" in model.lower() else "board" if model else "desktop"
-    cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "")
+    cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "") or platform.processor()
+    cpu = cpu or platform.machine()
     return {
-        "model": model or _product(root) or platform.node() or "unknown",
+        "model": model or _product(root) or cpu,
         "family": family,
-        "cpu": cpu or platform.processor() or platform.machine(),
+        "cpu": cpu,
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),

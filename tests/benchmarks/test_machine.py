@@ -59,6 +59,12 @@ def test_another_board_and_a_desktop(tmp_path):
     assert (found["family"], found["model"], found["cpu"]) == ("desktop", "LENOVO", "AMD Ryzen 7")
 
 
+def test_a_machine_without_a_name_is_known_by_its_processor(tmp_path):
+    """Not by its host name, which another container on the same machine would not share: results are compared by it."""
+    found = facts(machine(tmp_path, {"proc/cpuinfo": "model name : AMD Ryzen 7\n"}))
+    assert found["model"] == found["cpu"] == "AMD Ryzen 7"
+
+
 def test_user_mode_emulation_is_found_behind_a_thread(tmp_path):
     (tmp_path / "proc/thread-self").mkdir(parents=True)
     (tmp_path / "proc/thread-self/exe").symlink_to("/usr/bin/qemu-aarch64")
