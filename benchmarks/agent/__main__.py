@@ -131,7 +131,8 @@ def _do(job: str, files: str, emit: Any, log: Any) -> None:
     from benchmarks.agent.run import run as do
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    do(json.loads(Path(job).read_text(encoding="utf-8")), Path(files), emit, log)
+    path = Path(job).resolve()  # its folder is the job's own, and goes with it
+    do(json.loads(path.read_text(encoding="utf-8")), Path(files), emit, log, path.parent)
 
 
 def start(given: list[str], options: dict[str, str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,19 @@ def facts(root: Path = ROOT) -> Json:
     model = _first_line([root / name for name in MODEL_FILES]) or cpuinfo.get("Model", "")
     emulator = _emulator(root)
     family = "raspberry-pi" if "raspberry pi" in model.lower() else "board" if model else "desktop"
-    cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "") or platform.processor()
-    cpu = cpu or platform.machine()
+    system = os.uname()  # and not the module platform, which takes long to import
+    cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "") or system.machine
     return {
         "model": model or _product(root) or cpu,
         "family": family,
         "cpu": cpu,
-        "architecture": platform.machine(),
+        "architecture": system.machine,
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "os": _os_name(root),
         "executed": "emulated" if emulator else "physical",
         "emulator": emulator,
-        "software": {"python": platform.python_version()},
+        "software": {"python": "{}.{}.{}".format(*sys.version_info[:3])},
     }
 
 
@@ -141,7 +140,7 @@ def _os_name(root: Path) -> str:
     for line in _lines(root / "etc/os-release"):
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip('"')
-    return f"{platform.system()} {platform.release()}"
+    return f"{os.uname().sysname} {os.uname().release}"
 
 
 def _memory_bytes() -> int | None:

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -310,7 +309,6 @@ class Bench:
             self._tell({"event": "condition", "at_ns": now - self._started_ns, "when": when, **condition()})
 
 
-def run(job: Json, files: Path, emit: Emit, log: IO[bytes]) -> None:
-    """Do a job whose files lie in the folder `files`; the workers' output goes to `log`."""
-    with tempfile.TemporaryDirectory(prefix="pocketship-") as scratch:
-        Bench(job, files, emit, log, scratch).run()
+def run(job: Json, files: Path, emit: Emit, log: IO[bytes], scratch: Path) -> None:
+    """Do a job whose files lie in `files`; the workers' output goes to `log`, their temporary files to `scratch`."""
+    Bench(job, files, emit, log, str(scratch)).run()

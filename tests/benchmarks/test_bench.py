@@ -103,6 +103,24 @@ def test_sustained(pocketship, bundle):
     assert "minute 1 ms" in done.stdout and "slower" in done.stdout
 
 
+def test_a_report_and_what_changed_since(pocketship, bundle, tmp_path):
+    before, page = tmp_path / "before.json", tmp_path / "report.html"
+    words = ("bench", bundle / "model.onnx", "--seconds", "0.1", "--processes", "2", "--history", "none")
+    assert pocketship(*words, "-o", before).returncode == 0
+    done = pocketship(*words, "--against", before, "--report", page)
+    assert done.returncode == 0, done.stderr
+    assert " -> " in done.stdout and "all: the same file" in done.stdout
+    assert "model.onnx" in page.read_text(encoding="utf-8") and "<script" not in page.read_text(encoding="utf-8")
+
+
+def test_what_is_kept_is_there_the_next_time(pocketship, bundle, tmp_path):
+    history = f"sqlite:///{tmp_path}/history.sqlite"
+    words = ("bench", bundle / "model.onnx", "--seconds", "0.1", "--processes", "1", "--history", history, "--quiet")
+    assert pocketship(*words).returncode == 0 and pocketship(*words).returncode == 0
+    done = pocketship("report", "--history", history, "-o", tmp_path / "report.html")
+    assert done.returncode == 0 and done.stderr.startswith("2 results in "), done.stderr
+
+
 def test_a_damaged_bundle_is_not_run(refused, copy_of, bundle):
     copy = copy_of(bundle)
     with open(copy / "model.onnx", "ab") as stream:
