@@ -185,7 +185,7 @@ def test_what_the_runtime_prints_is_no_event(files, tmp_path, monkeypatch):
     assert len(named(events, "end")) == 1 and named(events, "block")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD")
+@pytest.mark.device  # it needs a C compiler
 def test_a_wall_clock_that_jumps_changes_nothing(files, tmp_path, monkeypatch):
     """The wall clock leaps by a day between any two readings; all durations come from the monotonic one."""
     source = tmp_path / "jump.c"
