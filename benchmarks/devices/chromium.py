@@ -34,6 +34,9 @@ FLAGS = (
 ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost , EXCLUDE [::1]"
 NO_SANDBOX = "--no-sandbox"
 END_S = 5.0
+LONGEST_FOLDER = 24
+"""Chromium makes a socket in a folder of its own below the one for temporary files, and aborts where the path of it has
+more than 107 bytes."""
 
 
 def find() -> str:
@@ -65,7 +68,8 @@ def opened(url: str, extra: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[b
     Raises NotInstalled where there is no Chromium.
     """
     program = find()
-    with tempfile.TemporaryDirectory(prefix="pocketship-", ignore_cleanup_errors=True) as folder:
+    short = None if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="pocketship-", dir=short, ignore_cleanup_errors=True) as folder:
         start = Path(folder) / "start.html"
         start.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(url)}">', encoding="utf-8")
         profile = f"--user-data-dir={folder}/profile"
@@ -75,6 +79,7 @@ def opened(url: str, extra: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[b
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, "TMPDIR": folder},
         )
         try:
             yield process

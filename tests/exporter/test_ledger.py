@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measure import OFF_DEVICE, NotTimed, Samples
+from benchmarks.measure import OFF_DEVICE, NotTimed, Timed
+from benchmarks.result import Block, Samples
 from exporter.ledger import (
     check_judgeable,
     check_limits,
@@ -21,7 +22,6 @@ from exporter.ledger import (
 )
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput, LimitNotMet
-from runtimes.signature import ExecutedBy
 from runtimes.types import Accuracy, Latency, LedgerRow
 
 
@@ -225,9 +225,9 @@ def test_a_size_of_nothing(text):
 # --- rows ----------------------------------------------------------------------------------------------------------
 
 
-def samples(*block_medians: int) -> Samples:
-    by = ExecutedBy("onnxruntime", "1", "physical")
-    return Samples("m.onnx", by, 1, 0, (), True, tuple((m, m) for m in block_medians))
+def samples(*block_medians: int) -> Timed:
+    blocks = tuple(Block(0, i, 2, (m, m)) for i, m in enumerate(block_medians))
+    return Timed("m.onnx", 1, Samples(None, None, None, None, False, (), True, blocks))
 
 
 def test_a_latency_is_compared_with_the_original_s():

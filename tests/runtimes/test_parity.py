@@ -11,7 +11,7 @@ import pytest
 from runtimes import child, parity
 from runtimes.compare import RELATIVE_TOLERANCE
 from runtimes.errors import BadInput, NotInstalled, ParityFailed
-from runtimes.golden import Golden, write_golden
+from runtimes.golden import Golden, read_golden, write_golden
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
 from runtimes.types import Parity
 
@@ -118,11 +118,14 @@ def test_golden_values_that_cannot_be_read_are_refused_before_anything_runs(arti
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model.mlpackage"])
-def test_the_childs_side_compares_all_samples(exported, name):
+def test_the_childs_side_compares_all_samples(exported, name, tmp_path):
     bundle = exported("two_inputs")
+    golden = read_golden(bundle / "golden.npz")  # on some processors this model is computed to the last bit
+    off = tuple({key: value + np.float32(1e-6) for key, value in outputs.items()} for outputs in golden.outputs)
+    write_golden(Golden(golden.inputs, off), tmp_path / "golden.npz")
     job = {
         "artifact": str(bundle / name),
-        "golden": str(bundle / "golden.npz"),
+        "golden": str(tmp_path / "golden.npz"),
         "rtol": 1e-4,
         "atol": None,
         "noise": {},
@@ -133,4 +136,4 @@ def test_the_childs_side_compares_all_samples(exported, name):
     assert value["parity"]["sensitivity"] > 0.1
     assert {spec["name"] for spec in value["signature"]["inputs"]} == {"a", "b"}
     value = parity.run_and_compare({**job, "rtol": 0.0, "atol": 1e-12}, lambda event: None)
-    assert value["parity"]["verdict"] == "fail", "and with no tolerance even rounding fails"
+    assert value["parity"]["verdict"] == "fail", "and with no tolerance a millionth fails"

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from exporter.bundle_writer import write_manifest
 from runtimes.bundle import digest, read_manifest
+from runtimes.golden import Golden, read_golden, write_golden
 from runtimes.types import BundleFile
 from runtimes.verify import Check, verify
 
@@ -127,8 +129,15 @@ def test_one_good_entry_does_not_excuse_another_for_the_same_golden_values(small
 
 
 def test_the_bundles_own_tolerance_is_used(small):
-    manifest = read_manifest(small)
-    write_manifest(replace(manifest, settings={**manifest.settings, "atol": 1e-12}), small)
+    manifest, path = read_manifest(small), small / "golden.npz"
+    golden = read_golden(path)  # on some processors this model is computed to the last bit: it is off by a millionth
+    off = tuple({name: value + np.float32(1e-6) for name, value in outputs.items()} for outputs in golden.outputs)
+    write_golden(Golden(golden.inputs, off), path)
+    others = [file for file in manifest.files if file.path != path.name]
+    files = (BundleFile(path.name, *digest(path)), *others)
+    write_manifest(replace(manifest, files=files), small)
+    assert faults(small) == []
+    write_manifest(replace(manifest, files=files, settings={**manifest.settings, "atol": 1e-12}), small)
     (fault,) = faults(small)
     assert fault.startswith("model.onnx: output '") and fault.endswith("allowed is 1e-12")
 

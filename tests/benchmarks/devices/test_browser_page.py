@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -161,19 +162,22 @@ def test_a_phone_in_the_network_has_one_thread(bench, exported):
 
 @rig
 def test_our_chromium_is_ended_and_leaves_nothing(bench, exported, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    bench.add_bundle(exported("mlp", "onnx,tflite"))
+    temporary = tmp_path / ("deep" * 30)  # too deep for the socket that Chromium makes
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr("tempfile.tempdir", None)
     started = []
     real = subprocess.Popen
     monkeypatch.setattr(chromium.subprocess, "Popen", lambda *a, **k: started.append(real(*a, **k)) or started[-1])
-    bench.add_bundle(exported("mlp", "onnx,tflite"))
     bench.run(bench.job())
     (process,) = started
     assert process.returncode is not None
     assert not [word for word in process.args if "#" in word], "the token is in no command line"
     alive = [p.pid for p in psutil.process_iter() if p.status() != psutil.STATUS_ZOMBIE]
     assert [pid for pid in alive if psutil.pid_exists(pid) and os.getpgid(pid) == process.pid] == []
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("pocketship-")] == []
+    (profile,) = [Path(word.partition("=")[2]) for word in process.args if word.startswith("--user-data-dir=")]
+    assert not profile.parent.exists() and list(temporary.iterdir()) == []
 
 
 @rig
