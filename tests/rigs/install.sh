@@ -12,7 +12,7 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 packages=(
     mmdebstrap qemu-user gcc libc6-dev util-linux # the emulated board
     openssh-client                                 # its keys
-    adb gcc-aarch64-linux-gnu unzip                # the phone's side
+    adb gcc-aarch64-linux-gnu libc6-dev-arm64-cross unzip # the phone's side
     chromium fonts-dejavu-core                     # the browser
 )
 board_packages=(

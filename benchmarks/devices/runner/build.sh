@@ -8,7 +8,7 @@
 # declarations of Android's C library (android/) and stubs of its libraries. It is built and checked with readelf, and
 # was never run: no Android is at hand where this is developed.
 #
-# Needs Debian's gcc, g++-aarch64-linux-gnu (for arm64), npm, pip and unzip.
+# Needs gcc, for arm64 gcc-aarch64-linux-gnu and libc6-dev-arm64-cross, npm, pip and unzip.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../../.." && pwd)"
