@@ -124,7 +124,7 @@ def test_tail(tmp_path):
 def test_running(tmp_path):
     job, events = tmp_path / "job.json", tmp_path / "events.jsonl"
     assert board(tmp_path, "running", job, events) == [0]
-    forks = "import os, time; print(os.fork(), flush=True); time.sleep(60)"
+    forks = "import os, time; os.write(1, b'%d\\n' % os.fork()); time.sleep(60)"
     sleeper = subprocess.Popen([sys.executable, "-c", forks, "start", str(job)], stdout=subprocess.PIPE, text=True)
     child = max(int(sleeper.stdout.readline()) for _ in range(2))
     try:
