@@ -333,6 +333,19 @@ def test_a_phone_with_32_bit_programs_is_refused(tmp_path, models):
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
+def mend(phone) -> None:
+    """Let the phone answer again, and wait until adb has noticed: it takes a moment to give up the old link."""
+    phone.tell("mend")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        subprocess.run(["adb", "connect", phone.serial], check=True, capture_output=True)
+        state = subprocess.run(["adb", "-s", phone.serial, "shell", "true"], capture_output=True, timeout=30)
+        if state.returncode == 0:
+            return
+        time.sleep(0.2)
+    raise AssertionError("the phone did not come back")
+
+
 def large_file(models, folder: Path):
     """The job with an artifact of 20 MB, which is no model: only its way to the phone counts."""
     path = folder / "large.onnx"
@@ -355,7 +368,7 @@ def test_a_link_cut_while_files_are_pushed_is_told_and_the_next_bench_goes_on(ph
         str(error),
     )
     assert not (phone.store / "files" / key).exists(), "half a file never has a whole one's name"
-    phone.tell("mend")
+    mend(phone)
     events, error = bench(phone, made)
     assert error is None and of(events, "failed")[0]["cause"] == "refused", "it came, and it is no model"
     assert (phone.store / "files" / key).stat().st_size == 20_000_000
@@ -371,7 +384,7 @@ def test_a_link_cut_during_a_run_loses_nothing_that_was_measured(phone, models):
     while phone.processes("-runner") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert phone.processes("-runner") == [], "a runner that nobody reads ends"
-    phone.tell("mend")
+    mend(phone)
     assert bench(phone, models)[1] is None
 
 
