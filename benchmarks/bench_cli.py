@@ -99,7 +99,7 @@ def bench_command(
         affinity=None if affinity is None else parse_numbers(affinity, "--affinity", 0),
         sustained_s=None if sustained is None else parse_seconds(sustained),
         processes=int(positive(processes, "--processes")),
-        seed=seed,
+        seed=parse_numbers(str(seed), "--seed", 0)[0],
         timeout_s=positive(timeout, "--timeout"),
         task=_task(data, limit),
         limit=limit,
@@ -126,6 +126,8 @@ def bench_command(
     if not chosen:
         raise BadInput(f"no artifact is {target}", where="--target", remedy="give a format that the bundle has")
     older = _read(against) if against else ()
+    if against and not older:
+        raise BadInput("it holds no result", where=str(against), remedy="give a file that bench --output wrote")
     for file in (output, report):
         _check_writable(file)
     done = _run(_with_kernels(chosen, context.obj), boards, history, output, quiet)

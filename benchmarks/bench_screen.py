@@ -63,8 +63,6 @@ class BenchProgress:
             self.say(f"{board.label}: {event['text']}")
         elif kind == "loaded":
             self._bars.update(task, description=f"{board.label}: warming up")
-        elif kind == "failed":
-            self.say(f"{board.label}: case {event['case'] + 1} failed ({event['cause']}): {event['detail']}")
 
     def done(self, done: Done) -> None:
         """A board is through."""

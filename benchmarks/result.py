@@ -284,7 +284,7 @@ def read_results(path: Path) -> tuple[Result, ...]:
     Raises BadInput for a file that is missing, is no JSON, is of another version, or has a field that is wrong.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise BadInput(f"cannot be read ({error.strerror})", where=str(path), remedy="check the path") from error
     except (ValueError, RecursionError) as error:
@@ -317,7 +317,15 @@ def result_from_json(value: Any, where: str) -> Result:
     ):
         if found not in allowed:
             raise BadInput(f"{found!r} is none of {', '.join(allowed)}", where=where, remedy="bench again")
-    return result
+    samples = result.samples
+    if samples and not all(b.times_ns and len(b.times_ns) <= b.runs and min(b.times_ns) >= 0 for b in samples.blocks):
+        raise BadInput("a block's times are none", where=f"{where}.samples", remedy="bench again")
+    derived = statistics_of(samples, result.settings.sustained_s) if samples else None
+    return replace(result, statistics=derived)  # samples are what was measured: nothing else is believed
+
+
+def _no_number(token: str) -> None:
+    raise ValueError(f"{token} is no JSON")
 
 
 def _with_infinity(parity: Any) -> Any:

@@ -1,7 +1,7 @@
 """TFLite files in LiteRT on the CPU, with its default delegate (XNNPACK); on 32-bit boards in the older tflite-runtime.
 
-LiteRT has no wheels for 32-bit ARM, where tflite-runtime 2.14 is the last: it computes some files wrongly, in silence,
-and crashes on others, so that these are refused there.
+LiteRT has no wheels for 32-bit ARM. tflite-runtime 2.14 has; it computes some files wrongly, in silence, and crashes on
+others: these are refused.
 """
 
 from __future__ import annotations

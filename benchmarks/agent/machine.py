@@ -12,7 +12,7 @@ ROOT = Path("/")
 MODEL_FILES = ("proc/device-tree/model", "sys/firmware/devicetree/base/model")
 CPU_PARTS = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd05": "Cortex-A55"}
 THROTTLED_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
-"""Bits that the Raspberry Pi's firmware tells; the same plus 16 say that it has happened since it booted."""
+"""Bits of the Raspberry Pi's firmware: what is so now."""
 
 
 def facts(root: Path = ROOT) -> Json:
@@ -21,7 +21,7 @@ def facts(root: Path = ROOT) -> Json:
     model = _first_line([root / name for name in MODEL_FILES]) or cpuinfo.get("Model", "")
     emulator = _emulator(root)
     family = "raspberry-pi" if "raspberry pi" in model.lower() else "board" if model else "desktop"
-    system = os.uname()  # and not the module platform, which takes long to import
+    system = os.uname()  # the module platform takes long to import
     cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "") or system.machine
     return {
         "model": model or _product(root) or cpu,

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.agent.loop import sustain, timed_block, warm_up
 from benchmarks.agent.machine import resident_bytes
+from runtimes.errors import BadInput, PocketshipError
 
 Json = dict[str, Any]
 Emit = Callable[..., None]
@@ -35,8 +36,6 @@ def main() -> int:
     def emit(event: str, **fields: Any) -> None:
         answers.write(json.dumps({"event": event, **fields}) + "\n")
         answers.flush()
-
-    from runtimes.errors import PocketshipError
 
     try:
         worker = Worker(json.loads(lines.get()), emit)
@@ -81,7 +80,10 @@ class Worker:
         self._clock = time.perf_counter_ns
         self._path = Path(asked["file"])
         if asked["affinity"]:
-            os.sched_setaffinity(0, asked["affinity"])
+            try:
+                os.sched_setaffinity(0, asked["affinity"])
+            except OSError as error:
+                raise BadInput("no such processors", where="--affinity") from error
         started = self._clock()
         import numpy
 
@@ -168,7 +170,7 @@ class Worker:
             self._emit("outputs", of="data", row=row, rows=rows, outputs=encoded(outputs))
 
     def run(self, runs: int) -> None:
-        """Compute and tell nothing: for counting instructions."""
+        """Compute, for counting instructions."""
         for _ in range(runs):
             self._run()
 

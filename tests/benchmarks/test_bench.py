@@ -200,6 +200,9 @@ BAD = [
     ("cannot be written", ["model.onnx", "-o", "no/such/folder/x.json"]),
     ("cannot be written", ["model.onnx", "--report", "."]),
     ("cannot be read", ["model.onnx", "--against", "gone.json"]),
+    ("it holds no result", ["model.onnx", "--against", "none.json"]),
+    ("no list of numbers", ["model.onnx", "--seed=-1"]),
+    ("--affinity: no such processors", ["model.onnx", "--affinity", "4095", *QUICK]),
     ("not 5 samples at once; export it with --dynamic", ["model.onnx", "--batch", "5", *QUICK]),
     ("onnxruntime cannot load it", ["broken.onnx", *QUICK]),
     ("Core ML packages are benched on the Mac itself", ["model.mlpackage", "--on", "ssh://pi@board"]),
@@ -214,6 +217,7 @@ def test_bad_input_is_one_line(says, words, refused, exported, tmp_path):
     for name in ("model.onnx", "model.tflite", "model.mlpackage"):
         (tmp_path / name).symlink_to(bundle / name)
     (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "none.json").write_text('{"schema_version": 1, "results": []}')
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     before = sorted(p.name for p in tmp_path.iterdir())
     assert says in refused("bench", *words, cwd=tmp_path)

@@ -277,6 +277,7 @@ def test_the_schema_is_the_one_in_docs():
         (None, "cannot be read (No such file or directory)"),
         ("{", "not JSON"),
         ("[]", "no file of results"),
+        ('{"results": [NaN]}', "not JSON (NaN is no JSON)"),
         ('{"results": [{"schema_version": 99}]}', "results[0]: result version is 99, this pocketship reads 1; bench"),
         ('{"results": [{"schema_version": 1}]}', "results[0]"),
         ('{"results": [3]}', "results[0]: result version is None"),
@@ -304,6 +305,23 @@ def test_a_result_with_words_that_are_none(change, says):
     value = plain(results_to_json(whole()))["results"][0]
     with pytest.raises(BadInput, match=re.escape(says)):
         result_from_json({**value, **change}, "here")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"process": 0, "at_ns": 0, "runs": 1, "times_ns": [-5]},
+        {"process": 0, "at_ns": 0, "runs": 0, "times_ns": []},
+        {"process": 0, "at_ns": 0, "runs": 1, "times_ns": [5, 5]},
+    ],
+)
+def test_times_that_are_none_are_refused_and_statistics_are_derived_anew(block):
+    value = plain(results_to_json(whole()))["results"][0]
+    samples = {**value["samples"], "blocks": [block]}
+    with pytest.raises(BadInput, match=r"here\.samples: a block's times are none; bench again"):
+        result_from_json({**value, "samples": samples}, "here")
+    forged = result_from_json({**value, "statistics": {**value["statistics"], "p50_ms": 0.001}}, "here")
+    assert forged == whole()[0] or forged.statistics == whole()[0].statistics
 
 
 # --- statistics ----------------------------------------------------------------------------------------------------
