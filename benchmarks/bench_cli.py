@@ -99,7 +99,7 @@ def bench_command(
         affinity=None if affinity is None else parse_numbers(affinity, "--affinity", 0),
         sustained_s=None if sustained is None else parse_seconds(sustained),
         processes=int(positive(processes, "--processes")),
-        seed=parse_numbers(str(seed), "--seed", 0)[0],
+        seed=seed,
         timeout_s=positive(timeout, "--timeout"),
         task=_task(data, limit),
         limit=limit,
@@ -118,6 +118,8 @@ def bench_command(
     )
     for word in on:
         kind_of(word)
+    if seed < 0:
+        raise BadInput(f"{seed} is too little", where="--seed", remedy="give 0 or more")
     if quiet and headless is False:
         raise BadInput("it would not show the address to open", where="--open, --quiet", remedy="leave one of them out")
     boards = _fleet(fleet, plan, options) if fleet else [Board(word, plan, options) for word in on or ["local"]]

@@ -201,7 +201,7 @@ BAD = [
     ("cannot be written", ["model.onnx", "--report", "."]),
     ("cannot be read", ["model.onnx", "--against", "gone.json"]),
     ("it holds no result", ["model.onnx", "--against", "none.json"]),
-    ("no list of numbers", ["model.onnx", "--seed=-1"]),
+    ("--seed: -1 is too little; give 0 or more", ["model.onnx", "--seed=-1"]),
     ("--affinity: no such processors", ["model.onnx", "--affinity", "4095", *QUICK]),
     ("not 5 samples at once; export it with --dynamic", ["model.onnx", "--batch", "5", *QUICK]),
     ("onnxruntime cannot load it", ["broken.onnx", *QUICK]),
