@@ -25,20 +25,21 @@ FULL_DISK_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def partial_folder(output: Path, force: bool) -> Iterator[Path]:
+def partial_folder(output: Path, force: bool, marker: str = MANIFEST, what: str = "bundle") -> Iterator[Path]:
     """A sibling of `output`, locked and empty but for `work` and `bundle`; gone at the end, whatever happened.
 
-    Raises BadInput when `output` exists (without `force`), is no bundle, cannot be written beside, or is being written
-    by another export. A folder that a killed export left behind is taken over.
+    Only a folder with the file `marker`, which makes it a `what`, is ever replaced. Raises BadInput when `output`
+    exists (without `force`), is no such folder, cannot be written beside, or is being written by another export. A
+    folder that a killed export left behind is taken over.
     """
-    check_output(output, force)
+    check_output(output, force, marker, what)
     partial = output.parent / f".{output.name}.partial"
     created = _make_parents(output.parent)
     try:
         with writing_errors(output):
             lock = _lock(partial, output)
         try:
-            check_output(output, force)  # again: another export may have ended while we waited
+            check_output(output, force, marker, what)  # again: another export may have ended while we waited
             with writing_errors(output):
                 for name in (NEW_BUNDLE, WORK):
                     (partial / name).mkdir()
@@ -54,7 +55,7 @@ def partial_folder(output: Path, force: bool) -> Iterator[Path]:
                     folder.rmdir()
 
 
-def check_output(output: Path, force: bool) -> None:
+def check_output(output: Path, force: bool, marker: str = MANIFEST, what: str = "bundle") -> None:
     """Raise BadInput when `output` may not be written."""
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise BadInput("the output is not a folder", where=str(output), remedy="give -o a folder that does not exist")
@@ -62,9 +63,9 @@ def check_output(output: Path, force: bool) -> None:
         return
     if not force:
         raise BadInput("the output folder exists", where=str(output), remedy="add --force to replace it")
-    if any(output.iterdir()) and not (output / MANIFEST).is_file():
+    if any(output.iterdir()) and not (output / marker).is_file():
         raise BadInput(
-            "the output folder is no bundle, and --force replaces only bundles",
+            f"the output folder is no {what}, and --force replaces nothing else",
             where=str(output),
             remedy="remove it yourself",
         )

@@ -15,6 +15,7 @@ from benchmarks.bench_cli import app as benching
 from benchmarks.cli import app as evaluating
 from benchmarks.report_cli import app as reporting
 from benchmarks.screen import in_words, out, print_json
+from exporter.embed.cli import app as embedding
 from exporter.screen import Progress, print_bundle, print_layers, print_plan, print_report
 from exporter.suite_cli import app as running
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (evaluating, benching, reporting, running):
+for commands in (evaluating, benching, reporting, running, embedding):
     app.add_typer(commands)
 
 
@@ -131,6 +132,9 @@ def export(
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task of a Hugging Face model, if not its own.")] = None,
     weights: Annotated[str | None, typer.Option(help="A safetensors file for timm:NAME or FILE.py:FACTORY.")] = None,
+    preprocessor: Annotated[
+        Path | None, typer.Option(help="How inputs are made and outputs read: a file as docs/preprocessor.md has it.")
+    ] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 18 to 23; by default 20, or what low-bit weights need.")
     ] = None,
@@ -185,6 +189,7 @@ def export(
     options = Options(
         targets=parse_targets(target),
         output=output,
+        preprocessor=preprocessor,
         task=task,
         weights=weights,
         opset=opset,
@@ -356,9 +361,10 @@ def zoo(as_json: JsonOption = False) -> None:
 @app.command()
 def schema(
     results: Annotated[bool, typer.Option("--results", help="Of a file of bench results instead.")] = False,
+    preprocessor: Annotated[bool, typer.Option("--preprocessor", help="Of preprocessor.json instead.")] = False,
 ) -> None:
-    """Print the JSON Schema of manifest.json, or of a file of bench results."""
+    """Print the JSON Schema of manifest.json, of a file of bench results, or of preprocessor.json."""
     from benchmarks.result import result_schema
-    from exporter.schema import manifest_schema
+    from exporter.schema import manifest_schema, preprocessor_schema
 
-    print_json(result_schema() if results else manifest_schema())
+    print_json(result_schema() if results else preprocessor_schema() if preprocessor else manifest_schema())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from exporter.preprocessing import NotDescribed, of_image_processor, of_tokenizer
 from exporter.sources import Source, weights_facts
 from runtimes.errors import BadInput
 
@@ -96,7 +97,8 @@ def load(source: str, task: str | None, trust_remote_code: bool) -> Source:
         weights="pretrained",
         task=task,
         license=_license(source) if local else None,
-        files=_files(source, tokenizer, remote),
+        files={"tokenizer.json": tokenizer.to_str(pretty=True).encode()} if tokenizer else {},
+        **_preprocessor(source, model, tokenizer, tuple(example), remote),
         **weights_facts(model),
     )
 
@@ -179,17 +181,24 @@ def _text_samples(tokenizer: Tokenizer, example: Mapping[str, torch.Tensor]) -> 
     return samples
 
 
-def _files(source: str, tokenizer: Tokenizer | None, remote: Mapping[str, Any]) -> dict[str, bytes]:
-    """Tokenizer and preprocessor, as they lie beside the artifacts."""
+def _preprocessor(
+    source: str, model: Any, tokenizer: Tokenizer | None, names: tuple[str, ...], remote: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How the model's inputs are made, or why that cannot be said: fields of its Source."""
     from transformers import AutoImageProcessor
 
-    files = {"tokenizer.json": tokenizer.to_str(pretty=True).encode()} if tokenizer else {}
+    id2label = getattr(model.config, "id2label", None) or {}
+    labels = [str(id2label[i]) for i in sorted(id2label)] if type(model).__name__.endswith("Classification") else []
     try:
-        processor = AutoImageProcessor.from_pretrained(source, use_fast=False, **remote)
-        files["preprocessor.json"] = processor.to_json_string().encode()
-    except (OSError, ValueError, KeyError, TypeError, ImportError):
-        pass  # not an image model
-    return files
+        if tokenizer is not None:
+            return {"preprocessor": of_tokenizer(tokenizer.to_str().encode(), names, labels)}
+        try:
+            processor = AutoImageProcessor.from_pretrained(source, use_fast=False, **remote)
+        except (OSError, ValueError, KeyError, TypeError, ImportError):
+            return {}  # neither a text nor an image model
+        return {"preprocessor": of_image_processor(processor.to_dict(), labels)}
+    except NotDescribed as reason:
+        return {"not_described": str(reason)}
 
 
 def _license(folder: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from exporter.lowering import TARGETS
 from exporter.recipe import NO_RECIPE, Recipe
 from runtimes.errors import BadInput
+from runtimes.preprocessor import read_preprocessor
 from runtimes.types import COMPUTE_TYPES
 
 OPSETS = range(18, 24)
@@ -26,11 +27,12 @@ class Options:
     """One export: targets in order, what to write and where; see `pocketship export --help`.
 
     `opset` and `min_ios` are None where the user leaves them to us; `max_drop` is a share of 1; without `measure` a
-    recipe's stages are proven, but neither scored nor timed.
+    recipe's stages are proven, but neither scored nor timed; `preprocessor` is a file as docs/preprocessor.md has it.
     """
 
     targets: tuple[str, ...] = tuple(TARGETS)
     output: Path | None = None
+    preprocessor: Path | None = None
     task: str | None = None
     weights: str | None = None
     opset: int | None = None
@@ -107,6 +109,8 @@ def check_options(options: Options) -> None:
         faults.append(f"--min-ios {options.min_ios} is none of {IOS_VERSIONS[0]} to {IOS_VERSIONS[-1]}")
     if options.coreml_precision not in COMPUTE_TYPES:
         faults.append(f"--coreml-precision {options.coreml_precision} is none of {', '.join(COMPUTE_TYPES)}")
+    if options.preprocessor is not None:
+        read_preprocessor(options.preprocessor)  # before minutes are spent on the model
     if options.atol is not None and not 0.0 <= options.atol < float("inf"):
         faults.append(f"--atol {options.atol} is no tolerance")
     faults += [f"unknown target {t!r}" for t in options.targets if t not in TARGETS]

@@ -211,6 +211,7 @@ def prepare(
     job = {
         "source": source if isinstance(source, str) else type(source[0]).__name__,
         "options": {"task": options.task, "weights": options.weights, "trust_remote_code": options.trust_remote_code},
+        "preprocessor": str(options.preprocessor.absolute()) if options.preprocessor else None,
         "work": str(work),
         "targets": list(options.targets),
         "input_shapes": {name: list(shape) for name, shape in options.input_shapes.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -13,10 +14,14 @@ import torch
 
 from exporter.compress import Proofs, compress
 from exporter.inputs import check_task, golden_inputs, with_free_axes, with_shapes
+from exporter.preprocessing import fitted
 from exporter.recipe import from_words
 from exporter.sources import Source, SourceOptions, arguments, load, weights_facts
 from exporter.trace import DynamicAxis, FlatModule
+from runtimes.bundle import from_json
 from runtimes.errors import BadInput
+from runtimes.preprocessor import PREPROCESSOR, Text, check_signature, read_preprocessor, to_bytes
+from runtimes.signature import Signature
 from runtimes.types import Origin
 
 Emit = Callable[[dict[str, Any]], None]
@@ -74,6 +79,12 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
     for name, content in source.files.items():
         (work / "files" / name).write_bytes(content)
 
+    def told(event: dict[str, Any]) -> None:
+        if event.get("snapshot", {}).get("index") == 0:
+            signature = json.loads(json.dumps(event["snapshot"]["signature"]))  # lists, not tuples
+            _describe_inputs(source, from_json(Signature, signature), job, emit)
+        emit(event)
+
     flat = FlatModule(module, source.args, source.kwargs)
     dynamic = [DynamicAxis(*axis) for axis in job["dynamic"]]
     asked = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
@@ -82,8 +93,43 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
         check_task(flat, task, example)
     inputs = golden_inputs(source, task, example, asked, dynamic)
     proofs = Proofs(inputs, example, dynamic, tuple(job["targets"]), work)
-    compress(flat, from_words(job["recipe"]), task, job["seed"], proofs, emit)
+    compress(flat, from_words(job["recipe"]), task, job["seed"], proofs, told)
     return {}
+
+
+def _describe_inputs(source: Source, signature: Signature, job: Mapping[str, Any], emit: Emit) -> None:
+    """Lay preprocessor.json beside the artifacts: the user's, which must fit, or the source's, where it does."""
+    files = Path(job["work"]) / "files"
+    if job["preprocessor"]:
+        given = Path(job["preprocessor"])
+        preprocessor = read_preprocessor(given)
+        check_signature(preprocessor, signature, str(given))
+        for entry in preprocessor.inputs:
+            if isinstance(entry, Text):
+                _take_tokenizer(given.with_name(entry.tokenizer), files / entry.tokenizer, entry.max_tokens)
+        (files / PREPROCESSOR).write_bytes(to_bytes(preprocessor))
+        return
+    reason = source.not_described
+    if source.preprocessor:
+        try:
+            (files / PREPROCESSOR).write_bytes(to_bytes(fitted(source.preprocessor, signature)))
+        except BadInput as error:
+            reason = f"this signature ({error.what})"
+    if reason:
+        emit({"stage": "preprocess", "seconds": 0.0, "detail": f"no preprocessor.json: it has no words for {reason}"})
+
+
+def _take_tokenizer(given: Path, place: Path, max_tokens: int) -> None:
+    from runtimes.wordpiece import WordPiece
+
+    try:
+        content = given.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"cannot read the tokenizer ({error.strerror})", where=str(given), remedy="lay it beside preprocessor.json"
+        ) from error
+    WordPiece.from_tokenizer_json(content, max_tokens)
+    place.write_bytes(content)
 
 
 def make_ready(module: torch.nn.Module) -> None:

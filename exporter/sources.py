@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-import json
 import math
 import re
 import sys
@@ -20,7 +19,9 @@ import torch
 
 from exporter import pt2
 from exporter.families import ZOO
+from exporter.preprocessing import NotDescribed, of_timm
 from runtimes.errors import BadInput
+from runtimes.preprocessor import Preprocessor
 
 Tensors = dict[str, torch.Tensor]
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
@@ -32,7 +33,8 @@ class Source:
     """A module with one set of example inputs, and where it came from.
 
     `samples`, where the source has real inputs, gives at least three sets of them, by flat name, for the shapes asked;
-    `files` are tokenizer and preprocessor, to lie beside the artifacts.
+    `preprocessor` is how its inputs are made, where the source says so, else `not_described` says why not; `files`, a
+    tokenizer and a licence, are to lie beside the artifacts.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Source:
     samples: Callable[[Mapping[str, tuple[int, ...]]], tuple[Tensors, ...]] | None = None
     task: str | None = None
     license: str | None = None
+    preprocessor: Preprocessor | None = None
+    not_described: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -195,14 +199,11 @@ def _timm(name: str, options: SourceOptions) -> Source:
         _fill_zero_weights(module)
     config = module.pretrained_cfg
     size = tuple(config["input_size"])
-    preprocessor = {
-        "type": "image",
-        "input_size": list(size),
-        "mean": list(config["mean"]),
-        "std": list(config["std"]),
-        "interpolation": config["interpolation"],
-        "crop_pct": config["crop_pct"],
-    }
+    preprocessor, not_described = None, ""
+    try:
+        preprocessor = of_timm(config, trained=bool(options.weights))
+    except NotDescribed as reason:
+        not_described = str(reason)
     return Source(
         name=name,
         kind="timm",
@@ -211,7 +212,8 @@ def _timm(name: str, options: SourceOptions) -> Source:
         weights="pretrained" if options.weights else "random",
         task=options.task or "image-classification",
         license=config.get("license"),
-        files={"preprocessor.json": json.dumps(preprocessor, indent=2).encode() + b"\n"},
+        preprocessor=preprocessor,
+        not_described=not_described,
         **weights_facts(module),
     )
 

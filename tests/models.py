@@ -131,3 +131,19 @@ class Inexact(nn.Module):
 def inexact():
     """Large logits, small denominators."""
     return Inexact(), torch.randn(2, 8)
+
+
+class Hearer(nn.Module):
+    """A log-mel spectrogram with an axis of one channel, to three scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(1, 4, 3, 2), nn.Linear(4, 3)
+
+    def forward(self, mel):
+        return {"scores": self.head(self.stem(mel).relu().mean((2, 3))).sigmoid()}
+
+
+def hearer():
+    """[1, 1, 16, 26]: 16 mel bands of 26 frames."""
+    return Hearer(), {"mel": torch.randn(1, 1, 16, 26)}

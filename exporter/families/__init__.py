@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from exporter.sources import Source
+    from runtimes.preprocessor import Entry
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -81,8 +82,17 @@ ZOO = {
 }
 
 
-def packaged(name: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Source:
+def packaged(
+    name: str,
+    module: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    inputs: tuple[Entry, ...],
+    output: str = "logits",
+) -> Source:
     """The Source of a zoo model whose weights lie in WEIGHTS, with inputs from its task's calibration split.
+
+    `inputs` say how the model's inputs are made; `output` holds a score for each of the task's classes, logits or
+    probabilities.
 
     Raises BadInput where the weights are damaged or the task's data is not installed.
     """
@@ -91,6 +101,7 @@ def packaged(name: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]
     from benchmarks.tasks import load_task
     from exporter.inputs import REAL_SAMPLES, task_samples
     from exporter.sources import Source, read_weights, weights_facts
+    from runtimes.preprocessor import Classes, Preprocessor
 
     module.load_state_dict(read_weights(WEIGHTS / f"{name}.safetensors"))
     task = load_task(ZOO[name].data)
@@ -98,6 +109,8 @@ def packaged(name: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]
     def samples(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, torch.Tensor], ...]:
         return task_samples(task, {name: torch.empty(shape) for name, shape in shapes.items()}, REAL_SAMPLES)
 
+    license_file = WEIGHTS / f"{name}.LICENSE"
+    activation = "softmax" if output == "logits" else "none"
     return Source(
         name=name,
         kind="zoo",
@@ -107,5 +120,7 @@ def packaged(name: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]
         weights="pretrained",
         task=ZOO[name].task,
         license=ZOO[name].license,
+        preprocessor=Preprocessor(inputs, (Classes(output, task.classes, activation),)),
+        files={"LICENSE": license_file.read_bytes()} if license_file.is_file() else {},
         **weights_facts(module),
     )

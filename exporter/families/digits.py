@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from exporter.families import packaged
 from exporter.sources import Source
+from runtimes.preprocessor import Image
 
 SIDE = 32
 CLASSES = 10
@@ -92,4 +93,5 @@ class CompactConvolutionalTransformer(nn.Module):
 
 def load(name: str) -> Source:
     """The trained network, with real images."""
-    return packaged(name, CompactConvolutionalTransformer(), {"image": (1, 3, SIDE, SIDE)})
+    image = Image("image", SIDE, SIDE, channels="gray3", divisor=127.5, mean=(1.0,))  # -1 to 1, white on black
+    return packaged(name, CompactConvolutionalTransformer(), {"image": (1, 3, SIDE, SIDE)}, (image,))

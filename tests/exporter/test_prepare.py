@@ -42,6 +42,7 @@ def test_weights_that_can_be_exported():
 
 def job_in(folder, **changes):
     job = {"source": "Linear", "options": {"task": None}, "work": str(folder), "input_shapes": {}, "dynamic": []}
+    job["preprocessor"] = None
     return {**job, "targets": ["onnx"], "recipe": [], "data": None, "seed": 0, **changes}
 
 

@@ -1,4 +1,4 @@
-"""The schema of manifest.json: as documented, true of every real manifest, false of a broken one."""
+"""The schemas of manifest.json and preprocessor.json: as documented, true of real files, false of broken ones."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from exporter.schema import manifest_schema
+from exporter.schema import manifest_schema, preprocessor_schema
+from runtimes.errors import BadInput
+from runtimes.preprocessor import parse_preprocessor
 
-DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "manifest.schema.json"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_the_documented_schema_is_what_the_command_prints(pocketship):
-    printed = pocketship("schema")
+@pytest.mark.parametrize(
+    ("option", "schema", "file"),
+    [
+        ((), manifest_schema, "manifest.schema.json"),
+        (("--preprocessor",), preprocessor_schema, "preprocessor.schema.json"),
+    ],
+)
+def test_the_documented_schema_is_what_the_command_prints(option, schema, file, pocketship):
+    printed = pocketship("schema", *option)
     assert printed.returncode == 0
-    assert printed.stdout == DOCUMENTED.read_text()
-    assert json.loads(printed.stdout) == manifest_schema()
-
-
-def test_it_is_a_valid_schema():
-    jsonschema.Draft202012Validator.check_schema(manifest_schema())
+    assert printed.stdout == (DOCS / file).read_text()
+    assert json.loads(printed.stdout) == schema()
+    jsonschema.Draft202012Validator.check_schema(schema())
 
 
 @pytest.mark.parametrize("name", ["mlp", "transformer", "nested"])
@@ -45,3 +51,32 @@ def test_broken_manifests_are_not(damage, exported, manifest_of):
     manifest = copy.deepcopy(manifest_of(exported("mlp")))
     damage(manifest)
     assert list(jsonschema.Draft202012Validator(manifest_schema()).iter_errors(manifest))
+
+
+def documented_example() -> dict:
+    return json.loads((DOCS / "preprocessor.md").read_text().split("```json\n")[1].split("```")[0])
+
+
+def test_the_documented_preprocessor_is_valid_and_read():
+    example = documented_example()
+    jsonschema.Draft202012Validator(preprocessor_schema()).validate(example)
+    assert parse_preprocessor(json.dumps(example).encode()).inputs[0].kind == "image"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda p: p.pop("schema_version"),
+        lambda p: p["inputs"][0].update(kind="video"),
+        lambda p: p["inputs"][0].update(layout="chw"),
+        lambda p: p["inputs"][0].pop("width"),
+        lambda p: p["inputs"][0].update(depth=3),
+        lambda p: p["outputs"][0].update(labels="cat"),
+    ],
+)
+def test_a_broken_preprocessor_is_neither(damage):
+    example = documented_example()
+    damage(example)
+    assert list(jsonschema.Draft202012Validator(preprocessor_schema()).iter_errors(example))
+    with pytest.raises(BadInput):
+        parse_preprocessor(json.dumps(example).encode())

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from exporter.sources import SourceOptions, declare_torchvision_operators, load
+from runtimes.preprocessor import read_preprocessor
 
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}
 KINDS = {"onnx": "physical", "tflite": "physical", "coreml": "off-device"}
@@ -268,9 +269,11 @@ def test_an_image_model_with_its_preprocessor(tmp_path, export, check):
         logits = model(pixel_values=image).logits
     manifest = check(Case(bundle, {"pixel_values": image}, {"logits": logits}, "huggingface"))
     assert manifest["origin"]["task"] == "image-classification"
-    preprocessor = json.loads((bundle / "preprocessor.json").read_text())
-    assert preprocessor["image_mean"] == [0.1, 0.2, 0.3]
-    assert preprocessor["size"] == {"height": 32, "width": 32}
+    preprocessor = read_preprocessor(bundle / "preprocessor.json")
+    (image_input,), (classes,) = preprocessor.inputs, preprocessor.outputs
+    assert (image_input.input, image_input.mean, image_input.std) == ("pixel_values", (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    assert (image_input.width, image_input.height, image_input.divisor) == (32, 32, 255.0)
+    assert classes.labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3") and classes.activation == "softmax"
 
 
 # --- hub -----------------------------------------------------------------------------------------------------------
@@ -363,9 +366,11 @@ def test_timm_with_weights_of_our_own(tmp_path, export, check):
         outputs = flat(module(image))
     manifest = check(Case(bundle, {"x": image}, outputs, "timm"))
     assert manifest["origin"]["weights"] == "pretrained"
-    preprocessor = json.loads((bundle / "preprocessor.json").read_text())
-    assert preprocessor["input_size"] == [3, 224, 224]
-    assert preprocessor["mean"] == list(module.pretrained_cfg["mean"])
+    preprocessor = read_preprocessor(bundle / "preprocessor.json")
+    (image_input,) = preprocessor.inputs
+    assert (image_input.width, image_input.height, image_input.shortest_edge) == (224, 224, 256)
+    assert image_input.mean == tuple(module.pretrained_cfg["mean"])
+    assert len(preprocessor.outputs[0].labels) == 1000
 
 
 def test_timm_without_weights_says_loudly_that_they_are_random(export, check):
