@@ -37,7 +37,8 @@ await build({
 });
 
 for (const file of ["index.html", "style.css"]) await cp(here(file), here(`dist/${file}`));
-for (const file of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
+// The last is not for this page: `pocketship embed --web` takes the runtime from here.
+for (const file of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm", "ort.wasm.min.mjs"]) {
   await cp(here(`node_modules/onnxruntime-web/dist/${file}`), here(`dist/onnx/${file}`));
 }
 for (const kind of ["", "_compat", "_threaded"]) {
