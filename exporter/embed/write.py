@@ -119,10 +119,11 @@ def render(library: Library, platform: str, folder: Path) -> None:
     source = TEMPLATES / platform
     environment = environment_of(platform)
     context = context_of(library)
+    used = library.kinds | {artifact.format for artifact in library.artifacts}
     for template in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         relative = template.relative_to(source)
         first = template.read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace")
-        if first.startswith(ONLY) and not library.kinds & set(_words(first)):
+        if first.startswith(ONLY) and not used & set(_words(first)):
             continue
         place = folder / _placed(str(relative).removesuffix(".j2"), library)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,5 @@
+package android.widget;
+
+public class EditText extends TextView {
+
+}

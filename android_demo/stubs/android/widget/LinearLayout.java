@@ -1,0 +1,7 @@
+package android.widget;
+
+import android.view.View;
+
+public class LinearLayout extends View {
+
+}

@@ -1,0 +1,5 @@
+package android.widget;
+
+public class RadioButton extends Button {
+
+}

@@ -1,0 +1,9 @@
+package org.tensorflow.lite;
+
+public final class TensorFlowLite {
+    private TensorFlowLite() {}
+
+    public static String runtimeVersion() {
+        throw new UnsupportedOperationException("a declaration");
+    }
+}
