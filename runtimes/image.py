@@ -74,7 +74,17 @@ def _offset(spare: int, rounding: str) -> int:
 
 
 def resize(pixels: np.ndarray, width: int, height: int, interpolation: str) -> np.ndarray:
-    """uint8 `[h, w]` or `[h, w, c]` resampled to `height` rows of `width`: the bytes that Pillow's resize gives."""
+    """uint8 `[h, w]` or `[h, w, c]` resampled to `height` rows of `width`: the bytes that Pillow's resize gives.
+
+    Raises BadInput for other pixels, a size below 1 and an interpolation that docs/preprocessor.md lacks.
+    """
+    if pixels.ndim not in (2, 3) or pixels.dtype != np.uint8 or pixels.size == 0:
+        raise BadInput(f"{pixels.dtype}{list(pixels.shape)} is no picture", remedy="give uint8 [h, w] or [h, w, c]")
+    if width < 1 or height < 1:
+        raise BadInput(f"{width} x {height} is no size", remedy="give a width and a height of 1 or more")
+    if interpolation != "nearest" and interpolation not in KERNELS:
+        known = ", ".join(("nearest", *KERNELS))
+        raise BadInput(f"{interpolation!r:.40} is no interpolation", remedy=f"give one of {known}")
     if interpolation == "nearest":
         rows, columns = _nearest(pixels.shape[0], height), _nearest(pixels.shape[1], width)
         return pixels[rows][:, columns]

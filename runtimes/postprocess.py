@@ -29,8 +29,10 @@ class ClassScores:
 def classes(values: np.ndarray, options: Classes) -> ClassScores:
     """The scores, float32 `[labels]`, of an output `[1, labels]`.
 
-    Raises BadInput for another number of values.
+    Raises BadInput for another number of values, for none, and for another shape.
     """
+    if values.dtype.kind not in "fiu" or values.ndim == 0 or values.size == 0 or values.size != values.shape[-1]:
+        raise BadInput(f"{values.dtype}{list(values.shape)} is no row of scores", remedy="give float32 [1, labels]")
     flat = values.reshape(-1).astype(np.float64)
     if len(flat) != len(options.labels):
         raise BadInput(
@@ -69,15 +71,22 @@ def _sigmoid(x: float) -> float:
 def embedding(values: np.ndarray, options: Embedding, mask: Optional[np.ndarray] = None) -> np.ndarray:
     """One vector, float32 `[width]`, of an output: flat, or pooled over the tokens of `[1, tokens, width]`.
 
-    `mask` `[1, tokens]` says which tokens count. Raises BadInput where there is nothing to pool.
+    `mask` `[1, tokens]` says which tokens count. Raises BadInput where there is nothing to pool, for more than one
+    sample, and for a mask of another length.
     """
+    if values.dtype.kind not in "fiu" or values.size == 0:
+        raise BadInput(f"{values.dtype}{list(values.shape)} is no embedding", remedy="give float32 [1, tokens, width]")
     vector = values.astype(np.float64)
     if options.pooling == "none":
         vector = vector.reshape(-1)
     else:
         if vector.ndim != 3:
             raise BadInput(f"an output of shape {list(vector.shape)} has no tokens", remedy="check preprocessor.json")
-        tokens = vector.reshape(-1, vector.shape[-1])
+        if len(vector) != 1:
+            raise BadInput(f"{len(vector)} samples are not one", remedy="give float32 [1, tokens, width]")
+        tokens = vector[0]
+        if mask is not None and mask.size != len(tokens):
+            raise BadInput(f"a mask of {mask.size} is none for {len(tokens)} tokens", remedy="give one number a token")
         counted = np.ones(len(tokens), bool) if mask is None else mask.reshape(-1) != 0
         vector = _pooled(tokens, counted, options.pooling)
     if options.normalize:

@@ -2,7 +2,7 @@
 # Builds the runner and lays ONNX Runtime's library beside it: build/runner/TARGET/{runner,libonnxruntime.so}.
 #
 #   benchmarks/devices/runner/build.sh [android-arm64] [linux-arm64] [linux-x64]      (all three where none is given)
-#      benchmarks/devices/runner/build.sh headers      (only ONNX Runtime's C header, into build/runner/aar)
+#      benchmarks/devices/runner/build.sh headers      (only what is in ONNX Runtime's .aar, into build/runner/aar)
 #
 # The Android runner is built with $ANDROID_NDK_HOME where that is set; else with Debian's cross compiler, against our own
 # declarations of Android's C library (android/) and stubs of its libraries. It is built and checked with readelf, and
@@ -41,14 +41,15 @@ check_hash() { # FILE SHA256
 }
 
 fetch_aar() {
-    [ -f "$out/aar/headers/onnxruntime_c_api.h" ] && return
+    [ -f "$out/aar/classes.jar" ] && return
     need npm npm
     need unzip unzip
     work="$out/fetch.$$"
     mkdir -p "$work"
     (cd "$work" && npm pack --silent "$npm_package" > /dev/null && tar -xzf ./*.tgz package/Plugins/Android/onnxruntime.aar)
     check_hash "$work/package/Plugins/Android/onnxruntime.aar" "$aar_sha256"
-    unzip -q "$work/package/Plugins/Android/onnxruntime.aar" 'headers/*' 'jni/arm64-v8a/libonnxruntime.so' -d "$work/aar"
+    unzip -q "$work/package/Plugins/Android/onnxruntime.aar" classes.jar 'headers/*' 'jni/arm64-v8a/*' \
+        'jni/x86_64/libonnxruntime4j_jni.so' -d "$work/aar"
     rm -rf "$out/aar"
     mv "$work/aar" "$out/aar"
     rm -r "$work"
