@@ -15,6 +15,8 @@ from benchmarks.bench_cli import app as benching
 from benchmarks.cli import app as evaluating
 from benchmarks.report_cli import app as reporting
 from benchmarks.screen import in_words, out, print_json
+from exporter.delivery.cli import app as delivering
+from exporter.delivery.seal_cli import app as sealing
 from exporter.embed.cli import app as embedding
 from exporter.screen import Progress, print_bundle, print_layers, print_plan, print_report
 from exporter.suite_cli import app as running
@@ -32,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (evaluating, benching, reporting, running, embedding):
+for commands in (evaluating, benching, reporting, running, embedding, delivering, sealing):
     app.add_typer(commands)
 
 
@@ -175,6 +177,9 @@ def export(
         bool, typer.Option("--measure/--no-measure", help="Score and time each stage of a recipe, for its report.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of training and sampling.")] = 0,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", help="Sign the bundle with this key (pocketship keygen).")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Trace and check every target, write nothing.")] = False,
     as_json: JsonOption = False,
@@ -190,6 +195,7 @@ def export(
         targets=parse_targets(target),
         output=output,
         preprocessor=preprocessor,
+        sign=sign,
         task=task,
         weights=weights,
         opset=opset,
@@ -225,6 +231,9 @@ def export(
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    public_key: Annotated[
+        Path | None, typer.Option("--public-key", help="Refuse a bundle that the owner of this key did not sign.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -233,6 +242,10 @@ def verify(
     from runtimes.verify import verify as run
 
     manifest = read_manifest(bundle)
+    if public_key is not None:
+        from exporter.delivery.sealing import check_signature
+
+        check_signature(bundle, public_key)
     checks = run(bundle, manifest)
     if as_json:
         print_json({"path": str(bundle), "checks": checks})

@@ -33,6 +33,7 @@ class Options:
     targets: tuple[str, ...] = tuple(TARGETS)
     output: Path | None = None
     preprocessor: Path | None = None
+    sign: Path | None = None
     task: str | None = None
     weights: str | None = None
     opset: int | None = None
@@ -111,6 +112,10 @@ def check_options(options: Options) -> None:
         faults.append(f"--coreml-precision {options.coreml_precision} is none of {', '.join(COMPUTE_TYPES)}")
     if options.preprocessor is not None:
         read_preprocessor(options.preprocessor)  # before minutes are spent on the model
+    if options.sign is not None:
+        from exporter.delivery.sealing import check_signing_key
+
+        check_signing_key(options.sign)
     if options.atol is not None and not 0.0 <= options.atol < float("inf"):
         faults.append(f"--atol {options.atol} is no tolerance")
     faults += [f"unknown target {t!r}" for t in options.targets if t not in TARGETS]

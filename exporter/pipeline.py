@@ -119,6 +119,10 @@ def export_with(
         ledger = _measured(road, options, partial / WORK, children, on_stage, on_progress) if wanted else ()
         with writing_errors(output):
             manifest = _finish(road, options, ledger, partial)
+            if options.sign is not None:
+                from exporter.delivery.sealing import sign_bundle
+
+                sign_bundle(partial / NEW_BUNDLE, options.sign)
         commit(partial, output)
     return Bundle(output, manifest)
 

@@ -97,7 +97,7 @@ def read_manifest(bundle: Path) -> Manifest:
         )
     manifest = from_json(Manifest, value)
     for name in (*(e.path for e in (*manifest.artifacts, *manifest.files)), *(a.golden for a in manifest.artifacts)):
-        _inside(name, path)
+        inside(name, str(path))
     for artifact in manifest.artifacts:
         for found, allowed in (
             (artifact.format, FORMATS),
@@ -115,10 +115,11 @@ def _no_number(token: str) -> None:
     raise ValueError(f"{token} is no JSON")
 
 
-def _inside(name: str, manifest: Path) -> None:
+def inside(name: str, where: str) -> None:
+    """Raise BadInput for a relative path that leads out of its folder, or is written in any but the plain way."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or "\\" in name or ":" in name or any(p in ("..", ".") for p in parts):
-        raise BadInput(f"path {name!r} leads out of the bundle", where=str(manifest), remedy="do not trust this bundle")
+        raise BadInput(f"path {name!r} leads out of the bundle", where=where, remedy="do not trust this bundle")
 
 
 def digest(path: Path) -> Tuple[int, str]:

@@ -94,7 +94,7 @@ def test_torchvisions_transforms_are_the_same(name):
     )  # fmt: skip
     mode = getattr(transforms.InterpolationMode, name.upper())
     sized = transforms.Compose([transforms.Resize(32, mode), transforms.CenterCrop((24, 29))])
-    for h, w in ((33, 90), (64, 71), (200, 43), (40, 40), (20, 31), (32, 32)):
+    for h, w in ((33, 66), (33, 90), (64, 71), (200, 43), (40, 40), (20, 31), (32, 32)):
         # one axis constant: the order of the two passes, in which versions of Pillow differ, is of no account
         line = generator.integers(0, 256, (1, w, 3) if h < w else (h, 1, 3), dtype=np.uint8)
         pixels = np.ascontiguousarray(np.broadcast_to(line, (h, w, 3)))
@@ -174,7 +174,10 @@ def test_the_spectrogram_is_the_direct_sum_of_the_page(changed):
 def test_instance_scaling_has_the_bits_of_sums_in_order(keep):
     generator = np.random.default_rng(5)
     for n in (1, 7, 8, 9, 60, 64, 65, 130, 300):
-        values = (generator.standard_normal((2, n)) * 10.0 ** generator.integers(-6, 9, (2, n))).astype(np.float32)
+        wide = generator.standard_normal((2, n)) * 10.0 ** generator.integers(-6, 9, (2, n))
+        half = n // 2
+        wide[:, half : 2 * half] = wide[:, half : 2 * half] * 1e-9 - wide[:, :half][:, ::-1]  # cancels: the order shows
+        values = wide.astype(np.float32)
         want = []
         for row in values.tolist():
             kept = row[-64:] if keep == "last" else row[:64]
