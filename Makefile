@@ -15,14 +15,14 @@ PAGE := benchmarks/devices/page
 # Test processes at once, each with one thread: most tests wait for a converter on one core.
 JOBS ?= 2
 
-.PHONY: demo test setup lint lock clean page rigs
+.PHONY: demo test setup lint lock clean page rigs apk android-models
 
 demo: $(READY)
 	$(BIN)/pocketship export minilm --target all --output $(DEMO)/minilm --force
 	$(BIN)/pocketship export minilm --target coreml --coreml-precision float16 --output $(DEMO)/minilm-fp16 --force
 	$(BIN)/pocketship verify $(DEMO)/minilm
 
-test: lint $(if $(CI),rigs page)
+test: lint $(if $(CI),rigs page apk)
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term $(TESTS)
 
@@ -66,6 +66,14 @@ page: $(PAGE)/dist/index.html
 
 $(PAGE)/dist/index.html: $(addprefix $(PAGE)/,package.json package-lock.json tsconfig.json build.mjs index.html style.css) $(wildcard $(PAGE)/src/*)
 	cd $(PAGE) && npm ci --no-audit --no-fund && npm run build
+
+# The Android demo: built, its plain logic tested on the JVM, signed and verified, from Debian's packages; not run here.
+apk: $(READY)
+	android_demo/build.sh
+
+# Only what Android Studio needs before it opens android_demo: the models and the code that is generated for them.
+android-models: $(READY)
+	android_demo/build.sh models
 
 # Emulated boards, a phone's double and Chromium, from Debian's packages, as root: for the tests marked device or browser.
 rigs:

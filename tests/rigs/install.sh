@@ -14,6 +14,9 @@ packages=(
     openssh-client                                 # its keys
     adb gcc-aarch64-linux-gnu libc6-dev-arm64-cross unzip # the phone's side
     chromium fonts-dejavu-core                     # the browser
+    openjdk-17-jdk-headless aapt apksigner zipalign android-framework-res zip # the demo's APK
+    libandroid-json-java junit4 patchelf           # its tests on the JVM, and ONNX Runtime's Java library there
+    cmake g++                                      # the C++ library
 )
 board_packages=(
     python3 openssh-server openssh-sftp-server

@@ -1,0 +1,142 @@
+"""Bundles with a preprocessor, exported once a session, and libraries made of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from runtimes.preprocessor import Audio, Classes, Image, Preprocessor, Text, to_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "tests" / "models.py"
+CONFORMANCE = ROOT / "tests" / "conformance"
+NASTY = ('a"b', "c\\n\nd", "*/ /* //", "</script>", "\u202e ${x} \\(x) ??/ %s {{ y }} é 中 👍")
+"""Labels that would do harm where they are not written as what they are."""
+PREPROCESSORS = {
+    "cnn": Preprocessor(
+        (Image("image", 32, 32, resize="cover", shortest_edge=40, divisor=255.0, mean=(0.5,), std=(0.25,)),),
+        (Classes("output", NASTY, "softmax"),),
+    ),
+    "hearer": Preprocessor(
+        (Audio("mel", 8000, 2000, 160, 80, 256, 16, 0.0, 4000.0, mean=-4.0, std=4.0),),
+        (Classes("scores", ("hum", "hiss", "silence"), "none", 0.5),),
+    ),
+    "transformer": Preprocessor((Text(12, "ids", "mask"),)),
+}
+FORMATS = {"android": "onnx,tflite", "ios": "coreml", "cpp": "onnx", "web": "onnx", "python": "onnx,tflite"}
+
+
+@pytest.fixture(scope="session")
+def bundle_of(tmp_path_factory, pocketship):
+    """A bundle in all formats: of the zoo, or of tests/models.py, with its row of PREPROCESSORS where there is one."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            source, words = name, []
+            if name in PREPROCESSORS:
+                source = f"{MODELS}:{name}"
+                (folder / "preprocessor.json").write_bytes(to_bytes(PREPROCESSORS[name]))
+                words = ["--preprocessor", folder / "preprocessor.json"]
+            elif name in ("mlp", "two_inputs"):
+                source = f"{MODELS}:{name}"
+            targets = "onnx,tflite" if name == "minilm" else "all"
+            done = pocketship("export", source, "-t", targets, "-o", folder / "bundle", "--quiet", *words)
+            assert done.returncode == 0, done.stderr
+            made[name] = folder / "bundle"
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def library_of(bundle_of, tmp_path_factory):
+    """A library of a bundle for a platform; do not change it."""
+    from exporter.embed.write import embed
+
+    made: dict[tuple[str, str], Path] = {}
+
+    def get(name: str, platform: str) -> Path:
+        if (name, platform) not in made:
+            made[name, platform] = tmp_path_factory.mktemp(f"{name}-{platform}") / "library"
+            embed(bundle_of(name), platform, made[name, platform])
+        return made[name, platform]
+
+    return get
+
+
+@pytest.fixture
+def library_copy(library_of, tmp_path):
+    """A copy of a library that a test may damage."""
+
+    def copy(name: str, platform: str) -> Path:
+        return Path(shutil.copytree(library_of(name, platform), tmp_path / "library"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory) -> Path:
+    """minilm's vocab.txt, as `embed` writes it."""
+    from exporter.families.minilm import model_folder
+    from runtimes.wordpiece import WordPiece
+
+    tokens = WordPiece.from_tokenizer_json((model_folder() / "tokenizer.json").read_bytes(), 128).vocabulary
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    return path
+
+
+def proven(bundle: Path, artifact: str = "onnx") -> float:
+    """The largest error that Python measures for an artifact, on this machine, now."""
+    from runtimes.bundle import read_manifest
+    from runtimes.verify import verify
+
+    (path,) = [a.path for a in read_manifest(bundle).artifacts if a.format == artifact]
+    (check,) = [check for check in verify(bundle, read_manifest(bundle)) if check.path == path]
+    assert check.parity is not None and not check.fault
+    return check.parity.max_abs_error
+
+
+@pytest.fixture(scope="session")
+def error_in_python(bundle_of):
+    """The error of a bundle's ONNX file in onnxruntime, by the bundle's name."""
+    known: dict[tuple[str, str], float] = {}
+
+    def get(name: str, artifact: str = "onnx") -> float:
+        if (name, artifact) not in known:
+            known[name, artifact] = proven(bundle_of(name), artifact)
+        return known[name, artifact]
+
+    return get
+
+
+def summary_counts(line: str) -> dict[str, tuple[int, int]]:
+    """By kind the cases and the differences of a conformance runner's last line."""
+    parts = (part.split() for part in line.split("; "))
+    return {words[0].rstrip(":"): (int(words[1]), int(words[3])) for words in parts}
+
+
+@pytest.fixture(scope="session")
+def assert_conforms():
+    """Check a conformance runner's output: no difference, and no case left out."""
+    cases = [line.split("\t")[0].split("=")[1] for line in (CONFORMANCE / "cases.tsv").read_text().splitlines()]
+    wanted = {kind: cases.count(kind) for kind in sorted(set(cases))}
+    wanted["text"] = len((CONFORMANCE / "text.tsv").read_text().splitlines())
+
+    def check(done) -> None:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        counts = summary_counts(done.stdout.strip().splitlines()[-1])
+        assert {kind: count[0] for kind, count in counts.items() if kind in wanted} == wanted
+        assert {count[1] for count in counts.values()} == {0}
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def nasty() -> tuple[str, ...]:
+    """The labels of the model `cnn`."""
+    return NASTY
