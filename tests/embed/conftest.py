@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -140,3 +143,55 @@ def assert_conforms():
 def nasty() -> tuple[str, ...]:
     """The labels of the model `cnn`."""
     return NASTY
+
+
+JAVAC = ("javac", "-Xlint:all,-options", "-Werror", "--release", "8", "-encoding", "UTF-8")
+"""As old Androids need it: no method that came after Java 8."""
+JSON = "/usr/share/java/com.android.json.jar"
+
+
+@dataclass(frozen=True)
+class Jvm:
+    """Compiles against Android's declarations, runs with ONNX Runtime's own Java library from the folder `native`."""
+
+    native: Path
+    stubs: Path
+    aar: Path
+
+    def compile(self, folder: Path, *sources: Path) -> Path:
+        """The folder with the classes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        words = [*JAVAC, "-cp", f"{self.stubs}:{self.aar}:{JSON}", "-d", folder, *sources]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return folder
+
+    def run(self, classes: Path, main: str, *words: object) -> str:
+        """What the class `main` prints."""
+        options = (f"-Donnxruntime.native.path={self.native}", "-Dfile.encoding=UTF-8")
+        done = subprocess.run(
+            ["java", *options, "-cp", f"{classes}:{self.aar}:{JSON}", main, *map(str, words)],
+            env={"LD_LIBRARY_PATH": str(self.native), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+
+def made_jvm(native: Path, stubs: Path) -> Jvm:
+    """A JVM whose libraries and declarations are laid into these two folders."""
+    spec = importlib.util.find_spec("onnxruntime")
+    (library,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")
+    subprocess.run([ROOT / "tests/rigs/onnxruntime_jvm.sh", native, library], check=True, timeout=300)
+    stubs.mkdir(exist_ok=True)
+    sources = (ROOT / "android_demo/stubs").rglob("*.java")
+    subprocess.run([*JAVAC, "-d", stubs, *sources], check=True, timeout=300)
+    return Jvm(native, stubs, ROOT / "build/runner/aar/classes.jar")
+
+
+@pytest.fixture(scope="session")
+def jvm(tmp_path_factory) -> Jvm:
+    """This machine's, with what tests/rigs/install.sh brings."""
+    return made_jvm(tmp_path_factory.mktemp("native"), tmp_path_factory.mktemp("stubs"))

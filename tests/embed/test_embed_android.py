@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,60 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFORMANCE = ROOT / "tests" / "conformance"
-DEMO = ROOT / "android_demo"
-AAR = ROOT / "build/runner/aar/classes.jar"
-JAVAC = ("javac", "-Xlint:all,-options", "-Werror", "--release", "8", "-encoding", "UTF-8")
-"""As old Androids need it: no method that came after Java 8."""
 PROCESSORS = (
     "WordPiece", "Pixels", "ImageProcessor", "AudioProcessor", "SeriesProcessor", "ClassScores", "Embeddings",
 )  # fmt: skip
 pytestmark = pytest.mark.device
-
-
-@pytest.fixture(scope="session")
-def native(tmp_path_factory) -> Path:
-    """The folder in which the JVM finds ONNX Runtime."""
-    folder = tmp_path_factory.mktemp("native")
-    spec = importlib.util.find_spec("onnxruntime")
-    (library,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")
-    subprocess.run([ROOT / "tests/rigs/onnxruntime_jvm.sh", folder, library], check=True, timeout=300)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def stubs(native, tmp_path_factory) -> Path:
-    """The declarations of Android's and LiteRT's classes, compiled."""
-    folder = tmp_path_factory.mktemp("stubs")
-    subprocess.run([*JAVAC, "-d", folder, *(DEMO / "stubs").rglob("*.java")], check=True, timeout=300)
-    return folder
-
-
-def compiled(folder: Path, classpath: str, *sources: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    words = [*JAVAC, "-cp", classpath, "-d", folder, *sources]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
-def java(native: Path, classpath: str, main: str, *words: object) -> str:
-    done = subprocess.run(
-        [
-            "java",
-            f"-Donnxruntime.native.path={native}",
-            "-Dfile.encoding=UTF-8",
-            "-cp",
-            classpath,
-            main,
-            *map(str, words),
-        ],
-        env={"LD_LIBRARY_PATH": str(native), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
 
 
 def test_processing_conforms(tmp_path, vocabulary, assert_conforms):
@@ -102,26 +51,25 @@ public final class Main {
 """
 
 
-def run_main(name: str, cls: str, body: str, library: Path, native: Path, stubs: Path, tmp_path: Path) -> list[str]:
+def run_main(name: str, cls: str, body: str, library: Path, jvm, tmp_path: Path) -> list[str]:
     tmp_path.mkdir(exist_ok=True)
     main = tmp_path / "Main.java"
     main.write_text(MAIN.replace("NAME", name).replace("CLASS", cls).replace("BODY", body), encoding="utf-8")
-    sources = (library / "src/main/java").rglob("*.java")
-    classes = compiled(tmp_path / "classes", f"{stubs}:{AAR}", main, *sources)
-    return java(native, f"{classes}:{AAR}", "Main", library / "src/main/assets" / name).splitlines()
+    classes = jvm.compile(tmp_path / "classes", main, *(library / "src/main/java").rglob("*.java"))
+    return jvm.run(classes, "Main", library / "src/main/assets" / name).splitlines()
 
 
 @pytest.mark.parametrize("name", ["digits", "rnet", "basicmotions", "minilm", "hearer", "two_inputs"])
-def test_the_self_test_finds_the_error_that_python_finds(name, library_of, native, stubs, tmp_path, error_in_python):
+def test_the_self_test_finds_the_error_that_python_finds(name, library_of, jvm, tmp_path, error_in_python):
     from exporter.embed.describe import pascal
 
-    said = run_main(name, pascal(name), "", library_of(name, "android"), native, stubs, tmp_path)
+    said = run_main(name, pascal(name), "", library_of(name, "android"), jvm, tmp_path)
     error, passed, samples = said[0].split()
     assert passed == "true" and int(samples) >= 3
     assert float(error) == pytest.approx(error_in_python(name), rel=0.2, abs=1e-9)
 
 
-def test_a_changed_golden_value_and_a_broken_model_are_found(library_copy, native, stubs, tmp_path):
+def test_a_changed_golden_value_and_a_broken_model_are_found(library_copy, jvm, tmp_path):
     library = library_copy("digits", "android")
     golden = library / "src/main/assets/digits/golden.bin"
     content = bytearray(golden.read_bytes())
@@ -137,17 +85,19 @@ def test_a_changed_golden_value_and_a_broken_model_are_found(library_copy, nativ
                 }
             }
     """
-    said = run_main("digits", "Digits", body, library, native, stubs, tmp_path)
+    said = run_main("digits", "Digits", body, library, jvm, tmp_path)
     assert said[0].split()[1] == "false"
     assert said[1:] == [
-        "image has 3 numbers, the model takes 3072", "5 bytes are no picture of 2x2", "ONNX Runtime cannot load the model",
-    ]  # fmt: skip
+        "image has 3 numbers, the model takes 3072",
+        "5 bytes are no picture of 2x2",
+        "ONNX Runtime cannot load the model",
+    ]
 
 
-def test_text_and_labels_are_as_in_python(library_of, native, stubs, tmp_path, nasty):
+def test_text_and_labels_are_as_in_python(library_of, jvm, tmp_path, nasty):
     text = "Où est la gare? [SEP] 東京 👍"
     body = f"for (float x : model.embed({json.dumps(text)})) System.out.println(x);"
-    said = run_main("minilm", "Minilm", body, library_of("minilm", "android"), native, stubs, tmp_path / "a")
+    said = run_main("minilm", "Minilm", body, library_of("minilm", "android"), jvm, tmp_path / "a")
     code = f"import json, minilm; print(json.dumps(minilm.Minilm(threads=1).embed({text!r}).tolist()))"
     there = library_of("minilm", "python")
     want = json.loads(subprocess.run([sys.executable, "-c", code], cwd=there, capture_output=True, text=True).stdout)
@@ -159,13 +109,13 @@ def test_text_and_labels_are_as_in_python(library_of, native, stubs, tmp_path, n
                 System.out.println();
             }
     """
-    said = run_main("cnn", "Cnn", body, library_of("cnn", "android"), native, stubs, tmp_path / "b")
+    said = run_main("cnn", "Cnn", body, library_of("cnn", "android"), jvm, tmp_path / "b")
     units = [np.array([*map(int, line.split())], "<u2").tobytes().decode("utf-16-le") for line in said[1:]]
     assert tuple(units) == nasty
 
 
-def test_two_libraries_fit_into_one_app(library_of, stubs, tmp_path):
+def test_two_libraries_fit_into_one_app(library_of, jvm, tmp_path):
     sources = [
         s for name in ("rnet", "minilm") for s in (library_of(name, "android") / "src/main/java").rglob("*.java")
     ]
-    compiled(tmp_path / "classes", f"{stubs}:{AAR}", *sources)
+    jvm.compile(tmp_path / "classes", *sources)

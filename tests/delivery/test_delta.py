@@ -1,0 +1,352 @@
+"""Updates: small, exact about what they are, and refused whole where a byte is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.delivery import apply as applying
+from exporter.delivery import golomb, task_vector, update_file
+from exporter.delivery.apply import apply
+from exporter.delivery.delta import UPDATE, compressed, decompressed, delta, manifest_hash, update_of
+from exporter.delivery.task_vector import Region
+from runtimes.bundle import read_manifest
+from runtimes.errors import BadInput, LimitNotMet, ParityFailed
+from runtimes.verify import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Every file's hash."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+# --- codes -----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200)
+@given(st.sets(st.integers(0, 5000), max_size=300), st.integers(0, 12))
+def test_positions_come_back(positions, bits):
+    wanted = np.array(sorted(positions), np.int64)
+    code = golomb.encode(wanted, bits)
+    np.testing.assert_array_equal(golomb.decode(code, len(wanted), bits, 5001), wanted)
+
+
+@pytest.mark.parametrize(
+    ("density", "bits_a_weight"), [(0.05, 0.339), (0.10, 0.576), (0.20, 0.939), (0.30, 1.188), (0.50, 1.500)]
+)
+def test_the_size_is_that_of_the_papers_formula(density, bits_a_weight):
+    """ComPEFT's table, with one bit of sign a position; and what is really written is within 2% of it."""
+    assert density * (golomb.bits_a_position(density) + 1) == pytest.approx(bits_a_weight, abs=0.002)
+    positions = np.flatnonzero(np.random.default_rng(0).random(400_000) < density)
+    code = golomb.encode(positions, golomb.remainder_bits(density))
+    written = 8 * len(code) + len(positions)
+    assert written == pytest.approx(400_000 * bits_a_weight, rel=0.02)
+
+
+def test_codes_that_make_no_sense_are_refused():
+    code = golomb.encode(np.array([3, 70]), 4)
+    for count, bits, length, said in (
+        (2, 41, 99, "no sense"),
+        (100, 4, 99, "no sense"),
+        (2, 4, 70, "leave"),
+        (3, 4, 99, "cut off"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            golomb.decode(code, count, bits, length)
+
+
+def test_a_task_vector_is_the_largest_signs_times_alpha_times_the_spread():
+    generator = np.random.default_rng(1)
+    old = generator.standard_normal(5000).astype("<f4")
+    change = (generator.standard_normal(5000) * 0.01).astype("<f4")
+    new = old + change
+    vector = task_vector.encode(old.tobytes(), new.tobytes(), (Region(0, 5000),), 0.1, 2.0)
+    made = np.frombuffer(task_vector.apply(old.tobytes(), vector), "<f4")
+    moved = np.flatnonzero(made != old)
+    largest = np.sort(np.argsort(-np.abs(new - old), kind="stable")[:500])
+    np.testing.assert_array_equal(moved, largest)
+    np.testing.assert_allclose((made - old)[moved], np.sign(change[moved]) * 2.0 * (new - old).std(), rtol=1e-3)
+
+
+def test_small_tensors_are_kept_whole_and_equal_ones_left_out():
+    old = np.array([1.0, 2.0, np.inf, 4.0], "<f4")
+    new = np.array([1.5, 1.0, np.inf, 4.0], "<f4")
+    regions = (Region(0, 2), Region(8, 2))
+    vector = task_vector.encode(old.tobytes(), new.tobytes(), regions, 0.1, 1.0)
+    np.testing.assert_array_equal(np.frombuffer(task_vector.apply(old.tobytes(), vector), "<f4"), new)
+    assert not task_vector.is_finite_change(new.tobytes(), (Region(8, 1),), old.tobytes(), (Region(0, 1),))
+
+
+def test_task_vectors_that_make_no_sense_are_refused():
+    old = np.zeros(600, "<f4").tobytes()
+    new = np.arange(600, dtype="<f4").tobytes()
+    vector = task_vector.encode(old, new, (Region(0, 600),), 0.1, 1.0)
+    for cut in range(len(vector)):
+        with pytest.raises(BadInput):
+            task_vector.apply(old, vector[:cut])
+    with pytest.raises(BadInput, match="belong to no tensor"):
+        task_vector.apply(old, vector + b"x")
+    with pytest.raises(BadInput, match="leads out"):
+        task_vector.apply(old[:-4], vector)
+    for at, value, said in ((20, 7, "no kind"), (20, 0, "another size")):
+        with pytest.raises(BadInput, match=said):
+            task_vector.apply(old, vector[:at] + bytes([value]) + vector[at + 1 :])
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=4000), st.binary(max_size=4000))
+def test_a_patch_gives_the_content_back(old, new):
+    assert decompressed(compressed(new, old), old, len(new)) == new
+
+
+def test_a_frame_of_another_size_is_not_unpacked():
+    bomb = compressed(bytes(50_000_000), b"")
+    assert len(bomb) < 10_000
+    with pytest.raises(BadInput, match="another size"):
+        decompressed(bomb, b"", 1000)
+    with pytest.raises(BadInput, match="cannot be unpacked"):
+        decompressed(b"no frame", b"", 1000)
+
+
+# --- a fine-tune -----------------------------------------------------------------------------------------------------
+
+
+def test_the_tensors_are_found_in_every_format(bundles):
+    for name, folder in (("model.onnx", ""), ("model.tflite", ""), ("weight.bin", "model.mlpackage/")):
+        (path,) = (p for p in bundles[0].rglob(name))
+        regions = task_vector.regions_of(f"{folder}{name}", path.read_bytes())
+        assert sum(region.count for region in regions) >= 283_000  # nearly all of 283,723 parameters
+    assert task_vector.regions_of("README.md", b"") == ()
+
+
+def test_an_update_is_small_and_what_comes_of_it_proves_itself(bundles, update, app):
+    plain = sum(a.size_bytes for a in read_manifest(bundles[1]).artifacts)
+    assert update.stat().st_size < plain / 20
+    done = apply(update, app)
+    manifest = read_manifest(app)
+    assert done.update == update_of(manifest) == 1
+    checks = verify(app, manifest)
+    assert [check.fault for check in checks if check.fault] == []
+    assert {part.kind for part in update_file.read(update.read_bytes())[0].parts} >= {"vector", "patch", "same"}
+    assert (
+        manifest.recipe[-1].name == "task vector"
+        and "from the new model's golden outputs" in manifest.recipe[-1].notes[0]
+    )
+
+
+def test_each_artifact_alone_travels_in_a_twentieth(update):
+    header, _ = update_file.read(update.read_bytes())
+    for part in header.parts:
+        if part.path.endswith((".onnx", ".tflite", "weight.bin")):
+            assert part.kind == "vector" and part.length + part.vector_length < part.size / 20
+
+
+def test_the_command_states_sizes_and_the_accuracy_that_is_lost(bundles, pocketship, tmp_path):
+    task = f"{Path(__file__).with_name('shifted.py')}:task"
+    done = pocketship("delta", *bundles, "-o", tmp_path / "u", "--data", task, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    for name in ("model.onnx", "model.tflite"):
+        old, new, delivered = (told["accuracies"][name][which]["value"] for which in ("old", "new", "delivered"))
+        assert old < 0.8 and new > 0.9 and delivered > new - 0.05
+    costs = {file["path"]: file for file in told["files"]}["model.onnx"]
+    assert costs["update_bytes"] < costs["diff_bytes"] / 20 and costs["gzip_bytes"] > costs["size_bytes"] / 2
+    line = pocketship("delta", *bundles, "-o", tmp_path / "u", "--data", task, "--max-drop", "0.0001%", "--force", "-q")
+    if delivered < new:
+        assert line.returncode == 4 and "would lose" in line.stderr
+    shown = pocketship("delta", *bundles, "-o", tmp_path / "v")
+    assert "of a plain download" in shown.stdout and "binary diff" in shown.stdout
+    applied = pocketship("apply", tmp_path / "v", bundles[0], "-o", tmp_path / "out")
+    assert applied.returncode == 0 and "every hash is right" in applied.stdout
+    assert snapshot(bundles[0]) and read_manifest(tmp_path / "out").settings[UPDATE] == 1
+
+
+def test_an_exact_update_gives_the_new_files_byte_for_byte(bundles, app, tmp_path):
+    found = delta(*bundles, tmp_path / "exact", exact=True)
+    assert found.exact and found.alpha is None
+    apply(tmp_path / "exact", app)
+    new = snapshot(bundles[1])
+    made = snapshot(app)
+    assert {k: v for k, v in made.items() if k != "manifest.json"} == {
+        k: v for k, v in new.items() if k not in ("manifest.json", "export.log")
+    }
+
+
+def test_another_structure_is_a_binary_patch(bundles, exported, tmp_path):
+    said = []
+    found = delta(exported("mlp"), bundles[0], tmp_path / "u", say=said.append)
+    assert found.exact and said == ["the new bundle is no fine-tune of the old one: a binary patch of each file"]
+    app = Path(shutil.copytree(exported("mlp"), tmp_path / "app"))
+    apply(tmp_path / "u", app)
+    assert snapshot(app)["model.onnx"] == snapshot(bundles[0])["model.onnx"]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_a_replayed_an_older_and_a_foreign_update_are_refused(bundles, update, app, tmp_path, exported):
+    apply(update, app)
+    after = snapshot(app)
+    with pytest.raises(BadInput, match="applied already"):
+        apply(update, app)
+    delta(app, bundles[1], tmp_path / "second", exact=True)
+    delta(app, bundles[0], tmp_path / "back", exact=True)
+    assert snapshot(app) == after
+    apply(tmp_path / "back", app)
+    with pytest.raises(BadInput, match="the update is number 1, the bundle has had 2"):
+        apply(update, app)
+    with pytest.raises(BadInput, match="number 2, the bundle has had 2"):
+        apply(tmp_path / "second", app)
+    other = Path(shutil.copytree(exported("mlp"), tmp_path / "other"))
+    before = snapshot(other)
+    with pytest.raises(BadInput, match="for another bundle"):
+        apply(update, other)
+    assert snapshot(other) == before
+
+
+def test_a_changed_base_is_refused(update, app):
+    content = bytearray((app / "model.onnx").read_bytes())
+    content[1000] ^= 1
+    (app / "model.onnx").write_bytes(content)
+    with pytest.raises(ParityFailed, match=r"model\.onnx"):
+        apply(update, app)
+
+
+def test_every_truncation_and_every_changed_byte_is_refused_with_the_old_bundle_intact(update, app, tmp_path):
+    content = update.read_bytes()
+    before = snapshot(app)
+    header, data = update_file.read(content)
+    start = len(content) - 32 - len(data)
+    places = {0, 5, len(update_file.MAGIC), start, *(start + part.offset for part in header.parts), len(content) - 32}
+    generator = random.Random(0)
+    places |= {generator.randrange(len(content)) for _ in range(40)}
+    broken = tmp_path / "broken"
+    for place in sorted(places):
+        for changed in (content[:place], content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]):
+            broken.write_bytes(changed)
+            with pytest.raises(BadInput):
+                apply(broken, app)
+    assert snapshot(app) == before
+    assert [p.name for p in app.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def resealed(update: Path, to: Path, change) -> Path:
+    """The update with another header, and a hash that fits: what somebody who means harm would send."""
+    header, data = update_file.read(update.read_bytes())
+    to.write_bytes(update_file.write(change(header), data))
+    return to
+
+
+def with_part(index: int, **fields):
+    def change(header):
+        parts = list(header.parts)
+        parts[index] = replace(parts[index], **fields)
+        return replace(header, parts=tuple(parts))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (with_part(1, path="../../escaped"), "leads out"),
+        (with_part(1, path="/etc/escaped"), "leads out"),
+        (with_part(1, source="../../../etc/passwd"), "leads out"),
+        (with_part(1, path="manifest.json"), "makes no sense"),
+        (with_part(1, kind="shell"), "makes no sense"),
+        (with_part(1, offset=10**9), "makes no sense"),
+        (with_part(1, offset=-1), "makes no sense"),
+        (with_part(1, size=2**40), "makes no sense"),
+        (with_part(1, size=5), "another size"),
+        (with_part(1, sha256="0" * 64), "makes another"),
+        (with_part(1, kind="same"), "makes another"),
+        (lambda h: replace(h, result="0" * 64), "another manifest"),
+        (lambda h: replace(h, parts=h.parts[1:]), "another manifest"),
+        (lambda h: replace(h, parts=h.parts[:-1]), "missing"),
+    ],
+)
+def test_a_crafted_update_is_refused_with_the_old_bundle_intact(change, said, update, app, tmp_path):
+    before = snapshot(app)
+    with pytest.raises((BadInput, ParityFailed), match=said):
+        apply(resealed(update, tmp_path / "crafted", change), app)
+    assert snapshot(app) == before and not (tmp_path / "escaped").exists()
+
+
+def test_a_vector_that_is_larger_than_its_file_is_not_unpacked(update):
+    frame = compressed(bytes(10_000_000), b"")
+    with pytest.raises(BadInput, match="larger than its file"):
+        applying._declared(frame, 1000)
+    with pytest.raises(BadInput, match="no zstd"):
+        applying._declared(b"nonsense", 1000)
+
+
+def test_files_that_are_no_updates_are_refused(app, tmp_path, refused):
+    (tmp_path / "text").write_text("hello")
+    assert "this is no update" in refused("apply", tmp_path / "text", app)
+    assert "cannot be read" in refused("apply", tmp_path / "none", app)
+    magic = update_file.MAGIC
+    for header, said in ((b"{", "no JSON"), (b"[]", "header"), (b'{"name": 3}', "header")):
+        content = magic + len(header).to_bytes(8, "little") + header
+        (tmp_path / "bad").write_bytes(content + hashlib.sha256(content).digest())
+        assert said in refused("apply", tmp_path / "bad", app)
+    content = magic + (2**40).to_bytes(8, "little") + b"{}"
+    (tmp_path / "bad").write_bytes(content + hashlib.sha256(content).digest())
+    assert "header is too long" in refused("apply", tmp_path / "bad", app)
+
+
+def test_what_delta_cannot_do_is_refused(bundles, refused, tmp_path, copy_of):
+    old, new = bundles
+    assert "both bundles are the same" in refused("delta", old, old, "-o", tmp_path / "u")
+    assert "a density of" in refused("delta", old, new, "-o", tmp_path / "u", "--density", "60%")
+    assert "a limit needs a task" in refused("delta", old, new, "-o", tmp_path / "u", "--max-drop", "1%")
+    (tmp_path / "u").write_text("mine")
+    assert "the update exists" in refused("delta", old, new, "-o", tmp_path / "u")
+    assert (tmp_path / "u").read_text() == "mine"
+    assert "cannot be written" in refused("delta", old, new, "-o", tmp_path / "none" / "u", "--exact")
+    damaged = copy_of(new)
+    (damaged / "model.onnx").write_bytes(b"x")
+    assert "model.onnx" in refused("delta", old, damaged, "-o", tmp_path / "v", code=3)
+    manifest = read_manifest(old)
+    with pytest.raises(BadInput, match=r"settings\.update"):
+        update_of(replace(manifest, settings={**manifest.settings, UPDATE: -1}))
+
+
+def test_a_limit_is_kept(bundles, shifted, tmp_path, monkeypatch):
+    from exporter.delivery import delta as deltas
+
+    monkeypatch.setattr(deltas, "ALPHAS", (8.0,))
+    with pytest.raises(LimitNotMet, match="would lose"):
+        delta(*bundles, tmp_path / "u", density=0.5, task=shifted.task(), max_drop=0.0)
+    assert not (tmp_path / "u").exists()
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
+def test_a_kill_leaves_the_old_bundle_or_the_new_one(after_s, update, app, bundles):
+    old = snapshot(app)
+    header, _ = update_file.read(update.read_bytes())
+    process = subprocess.Popen([sys.executable, "-m", "exporter", "apply", update, app, "-q"], cwd=ROOT)
+    time.sleep(after_s)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if manifest_hash(app) == header.result:
+        assert [c.fault for c in verify(app, read_manifest(app)) if c.fault] == []
+    else:
+        assert snapshot(app) == old
+        apply(update, app)
+        assert manifest_hash(app) == header.result
