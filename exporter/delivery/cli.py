@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +67,7 @@ def delta_command(
     if sign or encrypt:
         seal_file(output, output, kind="update", sign=sign, encrypt=encrypt)
     if as_json:
-        print_json(found)
+        print_json({**asdict(found), "path": str(found.path)})
     elif not quiet:
         _print_delta(found)
 
@@ -115,7 +116,7 @@ def apply_command(
     with _opened(update, public_key, key) as plain:
         done = apply(plain, bundle, output, force=force)
     if as_json:
-        print_json(done)
+        print_json({**asdict(done), "path": str(done.path)})
     elif not quiet:
         out().print(
             f"{done.path} is {done.name} with update {done.update} ({done.update_bytes:,} bytes); every hash is right"

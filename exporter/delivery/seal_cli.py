@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -89,9 +88,7 @@ def unpack(
     signer = unseal(file, output, public_key=public_key, key=key, force=force)
     claimed = signer_of(file)
     if signer is None and claimed:
-        print(
-            f"pocketship: it says that key {claimed} signed it, which was not checked: give --public-key",
-            file=sys.stderr,
-        )
+        unchecked = f"it says that key {claimed} signed it, which was not checked: give --public-key"
+        typer.echo(f"pocketship: {unchecked}", err=True)
     if not quiet:
         out().print(f"{output} is ready" + (f", signed by key {signer}" if signer else ""), highlight=False)

@@ -278,7 +278,7 @@ def with_part(index: int, **fields):
         (with_part(1, kind="same"), "makes another"),
         (lambda h: replace(h, result="0" * 64), "another manifest"),
         (lambda h: replace(h, parts=h.parts[1:]), "another manifest"),
-        (lambda h: replace(h, parts=h.parts[:-1]), "missing"),
+        (lambda h: replace(h, parts=h.parts[:-1]), "the manifest says"),
     ],
 )
 def test_a_crafted_update_is_refused_with_the_old_bundle_intact(change, said, update, app, tmp_path):

@@ -1,8 +1,8 @@
 """Draws docs/web-page.png, the page of minilm in Chromium, and docs/android-*.png, the demo's screens by their layouts.
 
 No Android is here: the layouts are read and drawn as a phone 360 dp wide would lay them out, near enough to see what a
-screen holds. What is filled in was computed by the demo's own code on this JVM (similarity, face, parity); no latency is,
-since no phone measured one. Needs what tests/rigs/install.sh, `make page` and `make android-models` bring.
+screen holds. What is filled in was computed by the demo's own code on this JVM (similarity, face, parity); no latency
+is, since no phone measured one. Needs what tests/rigs/install.sh, `make page` and `make android-models` bring.
 
 python tests/embed/draw.py
 """

@@ -103,8 +103,8 @@ def test_text_and_labels_are_as_in_python(library_of, jvm, tmp_path, nasty):
     want = json.loads(subprocess.run([sys.executable, "-c", code], cwd=there, capture_output=True, text=True).stdout)
     np.testing.assert_allclose([float(line) for line in said[1:]], want, atol=1e-6)
     body = """
-            ClassScores found = model.predict(new Pixels(50, 60, new byte[9000]));
-            for (String label : found.labels) {
+            ClassScores scores = model.predict(new Pixels(50, 60, new byte[9000]));
+            for (String label : scores.labels) {
                 for (char c : label.toCharArray()) System.out.print((int) c + " ");
                 System.out.println();
             }

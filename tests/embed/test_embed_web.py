@@ -160,5 +160,5 @@ def test_the_code_is_what_its_types_say(library_of):
             text=True,
             timeout=300,
         )
-        faults = [line for line in done.stdout.splitlines() if "/ort/" not in line and "ort.wasm" not in line]
-        assert [line for line in faults if "error" in line] == []
+        faults = [line for line in done.stdout.splitlines() if re.search(r"\w\.js\(\d+,\d+\): error", line)]
+        assert faults == []  # the minified runtime, which is .mjs, has its own
