@@ -311,11 +311,12 @@ def _private(path: Path) -> Ed25519PrivateKey:
 
     remedy = "give the .key file of pocketship keygen"
     try:
-        found = load_pem_private_key(_secret_bytes(path), password=None)
+        found = load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError) as error:  # what the library says may hold parts of the key
         raise BadInput("this is no private key to sign with", where=str(path), remedy=remedy) from error
     if not isinstance(found, Ed25519PrivateKey):
         raise BadInput("the key is of another kind than Ed25519", where=str(path), remedy=remedy)
+    _check_private(path)
     return found
 
 
@@ -338,21 +339,20 @@ def _secret(path: Path | None) -> bytes:
     assert path is not None
     _cryptography()
     try:
-        key = base64.b64decode(_secret_bytes(path).strip(), validate=True)
+        key = base64.b64decode(_read(path).strip(), validate=True)
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         remedy = "give the .aes file of pocketship keygen --encryption"
         raise BadInput("this is no key to encrypt with", where=str(path), remedy=remedy)
+    _check_private(path)
     return key
 
 
-def _secret_bytes(path: Path) -> bytes:
-    """Raises BadInput, as ssh does, where others than the owner may read it."""
-    content = _read(path)
+def _check_private(path: Path) -> None:
+    """Raise BadInput, as ssh does, where others than the owner may read a secret key."""
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BadInput("others may read this secret key", where=str(path), remedy=f"chmod 600 {path.name}")
-    return content
 
 
 def _verify(public: Ed25519PublicKey, signature: bytes, message: bytes, where: str) -> None:
