@@ -276,6 +276,9 @@ def _check_result(result: Result, spec: TensorSpec, inputs: Dict[str, TensorSpec
     mask = result.mask if isinstance(result, Embedding) else None
     if mask is not None and mask not in inputs:
         raise BadInput(f"the model has no input {mask!r} for a mask", where=where, remedy=REMEDY)
+    if mask is not None and len(shape) == 3 and inputs[mask].shape[-1] != shape[1]:
+        length = inputs[mask].shape[-1]
+        raise BadInput(f"the mask {mask!r} has {length} places for {shape[1]} tokens", where=where, remedy=REMEDY)
 
 
 def _fits(spec: TensorSpec, shape: Sequence[int]) -> bool:

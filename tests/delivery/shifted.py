@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from exporter.families import WEIGHTS
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.sources import read_weights
 
+ROOT = Path(__file__).resolve().parents[2]
 FARTHEST = 6
 BACKGROUND = -1.0
 STEPS, BATCH, RATE = 200, 64, 5e-4
@@ -71,17 +74,18 @@ def new() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 def main() -> None:
     """Export both, make the update, apply it, verify what came out; every line is the commands' own."""
     with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(__file__, folder)
 
-        def pocketship(*words: object) -> None:
-            print(f"$ pocketship {' '.join(str(word).removeprefix(f'{folder}/') for word in words)}", flush=True)
-            subprocess.run([sys.executable, "-m", "exporter", *map(str, words)], check=True)
+        def pocketship(*words: str) -> None:
+            print(f"$ pocketship {' '.join(words)}", flush=True)
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            subprocess.run([sys.executable, "-m", "exporter", *words], cwd=folder, env=environment, check=True)
 
-        here = Path(__file__)
         for which in ("old", "new"):
-            pocketship("export", f"{here}:{which}", "-o", f"{folder}/{which}", "--quiet")
-        pocketship("delta", f"{folder}/old", f"{folder}/new", "-o", f"{folder}/update", "--data", f"{here}:task")
-        pocketship("apply", f"{folder}/update", f"{folder}/old")
-        pocketship("verify", f"{folder}/old")
+            pocketship("export", f"shifted.py:{which}", "-o", which, "--quiet")
+        pocketship("delta", "old", "new", "-o", "update", "--data", "shifted.py:task")
+        pocketship("apply", "update", "old")
+        pocketship("verify", "old")
 
 
 if __name__ == "__main__":

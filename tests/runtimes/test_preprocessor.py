@@ -191,6 +191,10 @@ def test_pooling_needs_tokens_and_a_mask_that_exists():
         check_signature(
             parse_preprocessor(written(TEXT, outputs=(pooled,))), Signature(inputs, (spec("hidden", 1, 4),))
         )
+    with pytest.raises(BadInput, match="16 places for 9 tokens"):
+        check_signature(
+            parse_preprocessor(written(TEXT, outputs=(pooled,))), Signature(inputs, (spec("hidden", 1, 9, 4),))
+        )
     with pytest.raises(BadInput, match="no input 'other' for a mask"):
         check_signature(
             parse_preprocessor(written(TEXT, outputs=({**pooled, "mask": "other"},))),
