@@ -147,6 +147,7 @@ body {{ margin: 0; width: {width}px; background: {paper}; color: {ink}; }}
 body {{ font: 16px/1.35 "Roboto", "DejaVu Sans", sans-serif; }}
 .row {{ display: flex; flex-direction: row; align-items: center; }}
 .column {{ display: block; }}
+.TextView {{ overflow-wrap: anywhere; }}
 .Button {{ display: flex; align-items: center; justify-content: center; text-align: center; padding: 0 8px; }}
 .EditText {{ border-bottom: 2px solid {accent}; padding: 6px 2px; }}
 .image {{ display: flex; justify-content: center; align-items: center; }}
