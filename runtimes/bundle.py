@@ -117,8 +117,15 @@ def _no_number(token: str) -> None:
 
 def inside(name: str, where: str) -> None:
     """Raise BadInput for a relative path that leads out of its folder, or is written in any but the plain way."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or "\\" in name or ":" in name or any(p in ("..", ".") for p in parts):
+    plain = PurePosixPath(name)
+    if (
+        not plain.parts
+        or str(plain) != name
+        or name.startswith("/")
+        or "\\" in name
+        or ":" in name
+        or ".." in plain.parts
+    ):
         raise BadInput(f"path {name!r} leads out of the bundle", where=where, remedy="do not trust this bundle")
 
 

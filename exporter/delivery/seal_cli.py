@@ -82,11 +82,9 @@ def unpack(
     quiet: QuietOption = False,
 ) -> None:
     """Open a packed bundle: verified whole before any of it is written."""
-    from exporter.delivery.sealing import signer_of
     from exporter.delivery.sealing import unpack as unseal
 
-    signer = unseal(file, output, public_key=public_key, key=key, force=force)
-    claimed = signer_of(file)
+    signer, claimed = unseal(file, output, public_key=public_key, key=key, force=force)
     if signer is None and claimed:
         unchecked = f"it says that key {claimed} signed it, which was not checked: give --public-key"
         typer.echo(f"pocketship: {unchecked}", err=True)

@@ -11,10 +11,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle_writer import NEW_BUNDLE, commit, partial_folder, writing_errors
@@ -113,7 +114,7 @@ def check_signature(bundle: Path, public_key: Path) -> str:
         signature = base64.b64decode(found["ed25519"], validate=True)
     except FileNotFoundError as error:
         raise ParityFailed("the bundle is not signed", where=str(bundle), remedy=AGAIN) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ParityFailed("the bundle's signature cannot be read", where=str(bundle), remedy=AGAIN) from error
     _verify(public, signature, MANIFEST_DOMAIN + (bundle / MANIFEST).read_bytes(), str(bundle))
     return key_id(public)
@@ -138,33 +139,52 @@ def pack(
     read_manifest(bundle)
     if output.exists() and not force:
         raise BadInput("the file exists", where=str(output), remedy="add --force to replace it")
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted(p for p in bundle.rglob("*") if p.is_file() and not p.is_symlink()):
-            entry = tarfile.TarInfo(path.relative_to(bundle).as_posix())
-            entry.size, entry.mode = path.stat().st_size, 0o644
-            with open(path, "rb") as content:
-                archive.addfile(entry, content)
-    sealed = seal(stream.getvalue(), kind="bundle", sign=sign, encrypt=encrypt)
+    sealed = seal(_archived(bundle), kind="bundle", sign=sign, encrypt=encrypt)
     _replace(output, sealed)
     return len(sealed)
 
 
+def _archived(bundle: Path) -> bytes:
+    """The bundle's files as an archive, the same bytes for the same files.
+
+    Raises BadInput for a file that cannot be read, is a link, or whose path is too long.
+    """
+    stream = io.BytesIO()
+    try:
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for path in sorted(p for p in bundle.rglob("*") if p.is_symlink() or not p.is_dir()):
+                if path.is_symlink() or not path.is_file():
+                    raise BadInput("this is no plain file", where=str(path), remedy="export the bundle again")
+                entry = tarfile.TarInfo(path.relative_to(bundle).as_posix())
+                entry.size, entry.mode = path.stat().st_size, 0o644
+                with open(path, "rb") as content:
+                    archive.addfile(entry, content)
+    except OSError as error:
+        raise BadInput(f"a file cannot be read ({error})", where=str(bundle), remedy="check the bundle") from error
+    except ValueError as error:
+        raise BadInput(f"a path is too long ({error})", where=str(bundle), remedy="give shorter names") from error
+    return stream.getvalue()
+
+
 def unpack(
     path: Path, output: Path, *, public_key: Path | None = None, key: Path | None = None, force: bool = False
-) -> str | None:
-    """Write the bundle in a file of `pack` into the folder `output`; the signer's id, None where nobody signed.
+) -> tuple[str | None, str]:
+    """Write the bundle in a file of `pack` into the folder `output`.
+
+    The signer's id, None where it was not checked, and the id that the file claims, "" for nobody.
 
     Raises BadInput and ParityFailed as `unseal`, and BadInput for an archive that leads out of the folder.
     """
-    content, signer = unseal(_read(path), kind="bundle", public_key=public_key, key=key, where=str(path))
+    sealed = _read(path)
+    content, signer = unseal(sealed, kind="bundle", public_key=public_key, key=key, where=str(path))
+    claimed = str(_split(sealed, "bundle", str(path))[0]["signer"])
     output = output.absolute()
     with partial_folder(output, force) as partial, writing_errors(output):
         new = partial / NEW_BUNDLE
         _extract(content, new, str(path))
         read_manifest(new)
         commit(partial, output)
-    return signer
+    return signer, claimed
 
 
 def seal_file(path: Path, output: Path, *, kind: str, sign: Path | None, encrypt: Path | None) -> None:
@@ -224,11 +244,6 @@ def unseal(
     return _decrypted(body, _file_key(_secret(key), bytes.fromhex(header["salt"])), head, header["size"], where), signer
 
 
-def signer_of(path: Path) -> str:
-    """The id of whoever a sealed file says has signed it, "" for nobody: a claim, until it is checked."""
-    return str(_split(_read(path), None, str(path))[0]["signer"])
-
-
 def _split(sealed: bytes, kind: str | None, where: str) -> tuple[dict[str, Any], bytes, bytes]:
     start = len(MAGIC) + 4
     if not sealed.startswith(MAGIC) or len(sealed) < start:
@@ -244,7 +259,7 @@ def _split(sealed: bytes, kind: str | None, where: str) -> tuple[dict[str, Any],
             and type(header["size"]) is int
             and 0 <= header["size"] <= LARGEST
             and len(bytes.fromhex(header["salt"])) in (0, KEY_BYTES)
-            and isinstance(header["signer"], str)
+            and re.fullmatch("(?:[0-9a-f]{16})?", header["signer"]) is not None
         )
     except (ValueError, TypeError, RecursionError) as error:
         raise damaged from error
@@ -306,13 +321,14 @@ def _cryptography() -> None:
 
 def _private(path: Path) -> Ed25519PrivateKey:
     _cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     remedy = "give the .key file of pocketship keygen"
     try:
         found = load_pem_private_key(_read(path), password=None)
-    except (ValueError, TypeError) as error:  # what the library says may hold parts of the key
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # what the library says may hold parts of the key
         raise BadInput("this is no private key to sign with", where=str(path), remedy=remedy) from error
     if not isinstance(found, Ed25519PrivateKey):
         raise BadInput("the key is of another kind than Ed25519", where=str(path), remedy=remedy)
@@ -322,13 +338,14 @@ def _private(path: Path) -> Ed25519PrivateKey:
 
 def _public(path: Path) -> Ed25519PublicKey:
     _cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     remedy = "give the .pub file of pocketship keygen"
     try:
         found = load_pem_public_key(_read(path))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadInput("this is no public key", where=str(path), remedy=remedy) from error
     if not isinstance(found, Ed25519PublicKey):
         raise BadInput("the key is of another kind than Ed25519", where=str(path), remedy=remedy)
@@ -376,7 +393,9 @@ def _extract(content: bytes, folder: Path, where: str) -> None:
             seen: set[str] = set()
             for entry in archive:
                 inside(entry.name, where)
-                if not entry.isreg() or entry.name in seen or entry.size > len(content):
+                above = {str(parent) for parent in PurePosixPath(entry.name).parents}
+                doubled = entry.name in seen or above & seen or any(name.startswith(f"{entry.name}/") for name in seen)
+                if not entry.isreg() or doubled or entry.size > len(content):
                     raise BadInput(f"{entry.name!r:.60} is no plain file", where=where, remedy="do not trust this file")
                 seen.add(entry.name)
                 stream = archive.extractfile(entry)
