@@ -20,7 +20,7 @@ from runtimes import audio, image, postprocess, series
 from runtimes.errors import BadInput
 from runtimes.preprocessor import CHOICES, Audio, Classes, Embedding, Image, Series
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 SOUND = Audio("i", 16_000, 3000, 400, 160, 512, 20, 50.0, 7600.0)
 
