@@ -259,15 +259,15 @@ def _read(data: bytes) -> Tuple[List[str], WordPieceOptions]:
     vocabulary = _vocabulary(model.get("vocab"))
     ids = {token: i for i, token in enumerate(vocabulary)}
     added = _added(value.get("added_tokens"), ids)
-    cls, sep = _template(_part(value, "post_processor", ("TemplateProcessing", "BertProcessing")))
+    cls, sep = _template(_part(value, "post_processor", ("TemplateProcessing", "BertProcessing")), ids)
     tokens = {"unk": model.get("unk_token"), "cls": cls, "sep": sep, "pad": _padding(value, ids)}
     for role, token in tokens.items():
-        if token not in ids:
+        if not isinstance(token, str) or token not in ids:
             raise _refusal(f"its token {role} is {token!r:.40}, which is not in the vocabulary")
     lowercase = _flag(normalizer, "lowercase")
     accents = normalizer.get("strip_accents")
     prefix, most = model.get("continuing_subword_prefix"), model.get("max_input_chars_per_word")
-    if not isinstance(prefix, str) or type(most) is not int or most < 1 or accents not in (None, True, False):
+    if not isinstance(prefix, str) or type(most) is not int or most < 1 or type(accents) not in (type(None), bool):
         raise _refusal("its model or normalizer lacks a field")
     options = WordPieceOptions(
         lowercase=lowercase,
@@ -302,7 +302,8 @@ def _flag(part: Dict[str, Any], name: str) -> bool:
 
 
 def _vocabulary(vocab: Any) -> List[str]:
-    if not isinstance(vocab, dict) or not vocab or sorted(vocab.values()) != list(range(len(vocab))):
+    numbers = list(vocab.values()) if isinstance(vocab, dict) else []
+    if not numbers or {type(n) for n in numbers} != {int} or sorted(numbers) != list(range(len(numbers))):
         raise _refusal("its vocabulary's ids are not 0, 1, 2, ...")
     tokens: List[str] = sorted(vocab, key=vocab.__getitem__)
     for token in tokens:
@@ -317,7 +318,7 @@ def _added(added: Any, ids: Mapping[str, int]) -> Tuple[Tuple[str, int], ...]:
     found = []
     for token in added:
         content = token.get("content") if isinstance(token, dict) else None
-        if not content or ids.get(content) != token.get("id"):
+        if not isinstance(content, str) or not content or not _has_id(ids, content, token.get("id")):
             raise _refusal(f"its added token {content!r:.40} is not in the vocabulary")
         for flag in ("lstrip", "rstrip", "single_word", "normalized"):
             if token.get(flag) is not False:
@@ -326,27 +327,57 @@ def _added(added: Any, ids: Mapping[str, int]) -> Tuple[Tuple[str, int], ...]:
     return tuple(found)
 
 
-def _template(part: Dict[str, Any]) -> Tuple[str, str]:
-    """The tokens before and after a single text."""
+def _has_id(ids: Mapping[str, int], token: Any, number: Any) -> bool:
+    """Whether the vocabulary gives `token` this id; JSON's true and 1.0 are no ids."""
+    return isinstance(token, str) and type(number) is int and ids.get(token) == number
+
+
+def _template(part: Dict[str, Any], ids: Mapping[str, int]) -> Tuple[str, str]:
+    """The tokens before and after a single text; the ids that it adds for them are those of the vocabulary."""
     if part.get("type") == "BertProcessing":
-        sep, cls = part.get("sep"), part.get("cls")
-        if isinstance(sep, list) and isinstance(cls, list) and sep and cls:
-            return str(cls[0]), str(sep[0])
-        raise _refusal("its post_processor names no tokens")
-    single = part.get("single")
-    kinds = [next(iter(piece.items())) for piece in single or () if isinstance(piece, dict) and piece]
-    shape = [(kind, piece.get("id"), piece.get("type_id")) for kind, piece in kinds if isinstance(piece, dict)]
-    if [kind for kind, _, _ in shape] != ["SpecialToken", "Sequence", "SpecialToken"] or any(t for _, _, t in shape):
+        pairs = [p for p in (part.get("cls"), part.get("sep")) if isinstance(p, list) and len(p) == 2]
+        if len(pairs) != 2:
+            raise _refusal("its post_processor names no tokens")
+        found = [(token, [number]) for token, number in pairs]
+    else:
+        found = [(name, _special_ids(part, name)) for name in _template_names(part.get("single"))]
+    for token, numbers in found:
+        if len(numbers) != 1 or not _has_id(ids, token, numbers[0]):
+            raise _refusal(f"its post_processor's token {token!r:.40} is not the vocabulary's")
+    return str(found[0][0]), str(found[1][0])
+
+
+def _template_names(single: Any) -> Tuple[Any, Any]:
+    """The names of the first and the last token of a template that is token, text, token, all of type 0."""
+    try:
+        (first,), (text,), (last,) = (piece.items() for piece in single)
+        shape = [(kind, inner["type_id"]) for kind, inner in (first, text, last)]
+        names = [inner["id"] for _, inner in (first, text, last)]
+    except (AttributeError, KeyError, TypeError, ValueError):  # not three objects of one object each
+        shape, names = [], []
+    if shape != [("SpecialToken", 0), ("Sequence", 0), ("SpecialToken", 0)] or names[1] != "A":
         raise _refusal("its post_processor's template for one text is not [CLS] text [SEP]")
-    return str(shape[0][1]), str(shape[2][1])
+    return names[0], names[2]
+
+
+def _special_ids(part: Dict[str, Any], name: Any) -> List[Any]:
+    """What the template adds for a token: its own list of ids, whatever the vocabulary says."""
+    special = part.get("special_tokens")
+    entry = special.get(name) if isinstance(special, dict) and isinstance(name, str) else None
+    numbers = entry.get("ids") if isinstance(entry, dict) else None
+    return numbers if isinstance(numbers, list) else []
 
 
 def _padding(value: Dict[str, Any], ids: Mapping[str, int]) -> str:
     padding = value.get("padding")
     if padding is None:
         return "[PAD]"
-    if padding.get("direction", "Right") != "Right" or ids.get(padding.get("pad_token")) != padding.get("pad_id"):
-        raise _refusal("its padding is not to the right, or by a token that is not in the vocabulary")
+    if not isinstance(padding, dict) or padding.get("direction", "Right") != "Right":
+        raise _refusal("its padding is not to the right")
+    if not _has_id(ids, padding.get("pad_token"), padding.get("pad_id")):
+        raise _refusal("its padding is by a token that is not in the vocabulary")
+    if padding.get("pad_type_id", 0) != 0:
+        raise _refusal(f"its padding's pad_type_id is {padding['pad_type_id']!r:.40}, not 0")
     return str(padding["pad_token"])
 
 

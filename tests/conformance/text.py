@@ -41,8 +41,20 @@ WRITTEN = (
 )  # fmt: skip
 
 
+UNIDATA = "14.0.0"
+"""Of Python 3.11, whose names and categories choose the characters: with another, other strings would be made."""
+BLOCKS = (
+    0x10300, 0x10350, 0x103A0, 0x10A60, 0x10A80, 0x10C00, 0x10C80, 0x10F00, 0x10F70,  # Old Italic, Permic, Persian, ...
+    0x11F04, 0x1E4D0, 0x10D4A, 0x16100, 0x16D43, 0x1E5D0, 0x11BC0, 0x105C0, 0x11380,  # Kawi, Nag Mundari, and newer ones
+)  # fmt: skip
+
+
 def scripts() -> Iterator[str]:
-    """Three strings for each first word of a character's name, which is its script's for letters."""
+    """Three strings for each first word of a character's name, which is its script's for letters; and BLOCKS."""
+    if unicodedata.unidata_version != UNIDATA:
+        raise SystemExit(f"text.py needs a Python with Unicode {UNIDATA}: 3.11")
+    for first in BLOCKS:
+        yield f"{chr(first)}{chr(first + 1)} {chr(first + 2)}"
     by_name: dict[str, list[str]] = {}
     for code in range(0x110000):
         char = chr(code)
