@@ -67,9 +67,12 @@ def _profile(path: Path, optimized: Path) -> dict[str, float]:
     """The median microseconds of RUNS inferences by the node's name; writes the graph that ran."""
     import onnxruntime
 
+    from runtimes.onnx_runtime import EXACT_INT8
+
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.add_session_config_entry(*EXACT_INT8)
     options.optimized_model_filepath = str(optimized)
     options.enable_profiling = True
     options.profile_file_prefix = str(optimized.with_suffix(""))

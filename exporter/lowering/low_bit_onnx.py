@@ -271,11 +271,18 @@ def _bias(node: ir.Node) -> tuple[ir.Value | None, ir.Value]:
 
 
 def _quantize_and_dequantize(writer: Writer, node: ir.Node, found: Found) -> None:
-    """Quantized input and weight (QDQ), from which onnxruntime makes a QLinearConv."""
+    """Quantized input and weight (QDQ), from which onnxruntime makes a QLinearConv.
+
+    Codes and zero points are constants of this layer alone: where onnxruntime makes uint8 of them (`EXACT_INT8`), it
+    takes two layers with the same one for a mistake. A Reshape is folded when the file is loaded.
+    """
     value, channels = node.inputs[0], len(found.scale)
     assert value is not None
-    zeros = writer.constant(f"zeros_{channels}", "int8", np.zeros(channels, np.int8))
-    weight = writer.op("DequantizeLinear", writer.codes(found), writer.channel_scale(found), zeros, axis=0)
+    codes, zeros = writer.codes(found), writer.constant(found.name, "zeros", np.zeros(channels, np.int8))
+    if codes.uses():
+        codes = writer.reshaped(codes, found.codes.shape)
+        zeros = writer.reshaped(zeros, [channels])
+    weight = writer.op("DequantizeLinear", codes, writer.channel_scale(found), zeros, axis=0)
     node.replace_input_with(0, writer.restored(writer.rounded(value, found.weight.inputs)))
     node.replace_input_with(1, weight)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,11 @@ class Writer:
         import onnx_ir as ir
 
         return self.op("Cast", value, to=ir.DataType.FLOAT.value)
+
+    def reshaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """The values in this shape."""
+        sizes = np.array(shape, np.int64)
+        return self.op("Reshape", value, self.constant("shape_" + "x".join(map(str, shape)), "int64", sizes))
 
     def codes(self, found: Found) -> ir.Value:
         """The codes as int8, in the constant's order; a weight that is read in two orders lies in the file once."""

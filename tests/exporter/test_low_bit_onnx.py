@@ -26,6 +26,7 @@ from exporter.lowering.representation import TABLE, Carried, Representation
 from exporter.sources import arguments
 from exporter.trace import DynamicAxis, FlatModule, trace
 from exporter.uses import watched_weights, weight_uses
+from runtimes.onnx_runtime import EXACT_INT8
 
 FLOAT_ERROR = 1e-5
 """Relative to an output's largest value, as everywhere: two orders of float32 sums."""
@@ -115,7 +116,9 @@ def stored_codes(path: Path) -> dict[str, np.ndarray]:
 
 
 def compute(path: Path, inputs) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*EXACT_INT8)
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feeds = {entry.name: np.asarray(inputs[entry.name]) for entry in session.get_inputs()}
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
 
@@ -277,7 +280,9 @@ def text_model(nodes: str, weight: np.ndarray, x: tuple[int, ...], y: tuple[int,
 def run_text(model: ir.Model, x: np.ndarray, **others: np.ndarray) -> np.ndarray:
     """The output y."""
     content = ir.to_proto(model).SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*EXACT_INT8)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x, **others})[0]
 
 
