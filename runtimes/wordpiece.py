@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -136,21 +137,23 @@ class WordPiece:
 
 
 class _Ranges:
-    """A set of characters as ranges of code points; what was asked once is remembered."""
+    """A set of characters as ranges of code points, in ascending order; what was asked once is remembered."""
 
     def __init__(self) -> None:
-        self._ranges: List[Tuple[int, int]] = []
+        self._firsts: List[int] = []
+        self._lasts: List[int] = []
         self._known: Dict[str, bool] = {}
 
     def add(self, first: int, last: int) -> None:
-        self._ranges.append((first, last))
+        self._firsts.append(first)
+        self._lasts.append(last)
 
     def __contains__(self, char: object) -> bool:
         assert isinstance(char, str)
         known = self._known.get(char)
         if known is None:
-            code = ord(char)
-            known = self._known[char] = any(first <= code <= last for first, last in self._ranges)
+            at = bisect_right(self._firsts, ord(char)) - 1
+            known = self._known[char] = at >= 0 and ord(char) <= self._lasts[at]
         return known
 
 

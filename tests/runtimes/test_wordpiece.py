@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import random
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -62,7 +63,17 @@ def test_the_tables_are_what_their_generator_writes():
     assert list(generator.lines()) == generator.PLACE.read_text().splitlines()
 
 
+@pytest.fixture
+def untraced():
+    """Off with the tracer of coverage, under which a million code points take ten minutes."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("untraced")
 def test_every_code_point_is_as_the_library_has_it():
     different = []
     for code in itertools.chain(range(0xD800), range(0xE000, 0x110000)):
