@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporter.bundle_writer import NEW_BUNDLE, commit, partial_folder, writing_errors
 from exporter.delivery import task_vector, update_file
-from exporter.delivery.delta import decompressed, intact_files, manifest_hash, update_of
+from exporter.delivery.delta import decompressed, intact_files, manifest_hash, names_of, update_of
 from exporter.delivery.update_file import Header, Part
 from runtimes.bundle import MANIFEST, read_manifest
 from runtimes.errors import BadInput
@@ -116,4 +116,12 @@ def _check_result(header: Header, folder: Path) -> None:
     """Raise BadInput where the new folder is not the bundle whose manifest it holds."""
     if not (folder / MANIFEST).is_file() or manifest_hash(folder) != header.result:
         raise BadInput("the update has another manifest than it says", remedy=update_file.AGAIN)
-    intact_files(folder, read_manifest(folder))
+    manifest = read_manifest(folder)
+    intact_files(folder, manifest)
+    unknown = {part.path for part in header.parts} - set(names_of(folder, manifest))
+    if unknown:
+        raise BadInput(
+            f"the update makes {min(unknown)!r:.60}, which its manifest does not name", remedy=update_file.AGAIN
+        )
+    if manifest.name != header.name or update_of(manifest) != header.update:
+        raise BadInput("the update's header and its manifest differ", remedy=update_file.AGAIN)

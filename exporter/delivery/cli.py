@@ -50,7 +50,6 @@ def delta_command(
     """Write a small update that turns one bundle into another: a task vector for a fine-tune, else a binary patch."""
     from benchmarks.tasks import load_task
     from exporter.delivery.delta import delta
-    from exporter.delivery.sealing import seal_file
     from exporter.ledger import parse_percent
 
     found = delta(
@@ -61,11 +60,11 @@ def delta_command(
         task=load_task(data) if data else None,
         exact=exact,
         max_drop=None if max_drop is None else parse_percent(max_drop),
+        sign=sign,
+        encrypt=encrypt,
         force=force,
         say=(lambda line: None) if quiet or as_json else (lambda line: out().print(line, highlight=False)),
     )
-    if sign or encrypt:
-        seal_file(output, output, kind="update", sign=sign, encrypt=encrypt)
     if as_json:
         print_json({**asdict(found), "path": str(found.path)})
     elif not quiet:

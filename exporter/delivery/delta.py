@@ -31,7 +31,8 @@ UPDATE = "update"
 ALPHAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 MOST_OTHER_BYTES, MOST_OTHER_SHARE = 4096, 200
 """A fine-tune may differ outside of its tensors by so many bytes of binary diff, and one in so many of the file."""
-LEVEL = 19
+LEVEL, LARGEST_WINDOW = 19, 31
+"""zstd's level, and the binary logarithm of its largest window, which must reach back over both files."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def delta(
     task: Task | None = None,
     exact: bool = False,
     max_drop: float | None = None,
+    sign: Path | None = None,
+    encrypt: Path | None = None,
     force: bool = False,
     say: Say = lambda line: None,
 ) -> Delta:
@@ -85,10 +88,14 @@ def delta(
     Where their artifacts have the same structure and differ in floating-point weights alone, it is a task vector with a
     share `density` of each tensor's elements, and what is delivered approximates `new`; with `exact`, and everywhere
     else, it is a binary patch. `task` tunes the vector on its calibration split and scores it on its test split;
-    `max_drop` refuses a larger loss there (a share of 1).
+    `max_drop` refuses a larger loss there (a share of 1). The key `sign` signs the update and the bundle that it makes,
+    `encrypt` encrypts the update.
 
-    Raises BadInput for bundles that are none, are damaged or equal, LimitNotMet, and NotInstalled without zstandard.
+    Raises BadInput for bundles that are none or equal and for keys that are none, ParityFailed for a damaged bundle,
+    LimitNotMet, and NotInstalled without a library that is needed.
     """
+    from exporter.delivery.sealing import seal, sign_bundle
+
     _zstandard()
     if not 0.0 < density <= 0.5:
         raise BadInput(f"a density of {density:g} is none", where="--density", remedy="give 0.1% to 50%")
@@ -96,6 +103,7 @@ def delta(
         raise BadInput("a limit needs a task", where="--max-drop", remedy="add --data")
     if output.exists() and not force:
         raise BadInput("the update exists", where=str(output), remedy="add --force to replace it")
+    seal(b"", kind="update", sign=sign, encrypt=encrypt)  # a key that cannot be used is refused before all the work
     before, after = _intact(old), _intact(new)
     base = manifest_hash(old)
     if base == manifest_hash(new):
@@ -106,8 +114,12 @@ def delta(
         delivered = Path(scratch) / "delivered"
         manifest, distances, accuracies = plan.deliver(delivered, alpha, task, say)
         _check_drop(accuracies, max_drop)
+        if sign:
+            sign_bundle(delivered, sign)
         header, data, files = _packed(old, new, delivered, plan.vectors(alpha), base, before, manifest)
     content = update_file.write(header, data)
+    if sign or encrypt:
+        content = seal(content, kind="update", sign=sign, encrypt=encrypt)
     _write(content, output)
     kept = None if alpha is None else density
     is_exact = alpha is None
@@ -149,6 +161,14 @@ def files_of(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
     return tuple(names)
 
 
+def names_of(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Every file that an update makes: the manifest, its signature where there is one, and what the manifest covers."""
+    from exporter.delivery.sealing import SIGNATURE
+
+    signature = (SIGNATURE,) if (bundle / SIGNATURE).is_file() else ()
+    return (MANIFEST, *signature, *files_of(bundle, manifest))
+
+
 def _intact(bundle: Path) -> Manifest:
     manifest = read_manifest(bundle)
     intact_files(bundle, manifest)
@@ -165,6 +185,7 @@ class _Plan:
         self._density, self._scratch = density, scratch
         self._regions: dict[str, tuple[task_vector.Region, ...]] = {}  # of the new file
         self._skeletons: dict[str, bytes] = {}
+        self._units: dict[str, bytes] = {}  # task vectors whose factor is 1
         known = set(files_of(old, before))
         for name in () if exact else files_of(new, after):
             if name in known:
@@ -183,19 +204,14 @@ class _Plan:
             skeleton[mine.offset : mine.offset + 4 * mine.count] = old[theirs.offset : theirs.offset + 4 * theirs.count]
         if len(compressed(bytes(skeleton), old)) <= MOST_OTHER_BYTES + len(new) // MOST_OTHER_SHARE:
             self._regions[name], self._skeletons[name] = after, bytes(skeleton)
+            self._units[name] = task_vector.encode(bytes(skeleton), new, after, self._density)
 
     def vectors(self, alpha: float | None) -> dict[str, tuple[bytes, bytes]]:
         """By file the new one with the old tensors in it, and the task vector to add to those."""
         if alpha is None:
             return {}
         return {
-            name: (
-                skeleton,
-                task_vector.encode(
-                    skeleton, (self._new / name).read_bytes(), self._regions[name], self._density, alpha
-                ),
-            )
-            for name, skeleton in self._skeletons.items()
+            name: (skeleton, task_vector.scaled(self._units[name], alpha)) for name, skeleton in self._skeletons.items()
         }
 
     def tuned(self, task: Task | None, say: Say) -> float | None:
@@ -203,14 +219,16 @@ class _Plan:
         if not self._regions:
             say("the new bundle is no fine-tune of the old one: a binary patch of each file")
             return None
+        nearest = self._nearest()
         artifact = self._runnable() if task else None
         if task is None or artifact is None:
-            return min(ALPHAS, key=self._squared_error)
+            say(f"task vector: alpha {nearest:.3g}, the nearest to the new weights; --data tunes it on a task")
+            return nearest
         scored = []
         for alpha in ALPHAS:
             place = self._scratch / "tuning"
             self._write_artifact(artifact, place, alpha)
-            scored.append((-_calibration_score(place / artifact.path, task), self._squared_error(alpha), alpha))
+            scored.append((-_calibration_score(place / artifact.path, task), abs(alpha - nearest), alpha))
             shutil.rmtree(place)
         score, _, alpha = min(scored)
         say(f"task vector: alpha {alpha:g} of {len(ALPHAS)} tried, {-score:.1%} on the calibration split")
@@ -227,15 +245,19 @@ class _Plan:
                     continue
         return None
 
-    def _squared_error(self, alpha: float) -> float:
-        total = 0.0
-        for name, (skeleton, vector) in self.vectors(alpha).items():
-            made, new = task_vector.apply(skeleton, vector), (self._new / name).read_bytes()
+    def _nearest(self) -> float:
+        """The factor with the least squared error of the weights, which is a parabola of it."""
+        product = square = 0.0
+        for name, skeleton in self._skeletons.items():
+            new, made = (self._new / name).read_bytes(), task_vector.apply(skeleton, self._units[name])
             for region in self._regions[name]:
-                pair = [np.frombuffer(f, "<f4", region.count, region.offset) for f in (made, new)]
-                if pair[0].tobytes() != pair[1].tobytes():  # a constant may be infinite
-                    total += float(np.sum((pair[0].astype(np.float64) - pair[1]) ** 2))
-        return total
+                if region.count > task_vector.SMALL:  # the others are whole
+                    zero, wanted, one = (task_vector.values(file, region) for file in (skeleton, new, made))
+                    changed = np.flatnonzero(one != zero)
+                    step = one[changed].astype(np.float64) - zero[changed]
+                    product += float(step @ (wanted[changed].astype(np.float64) - zero[changed]))
+                    square += float(step @ step)
+        return product / square if square else 1.0
 
     def _write_artifact(self, artifact: Artifact, folder: Path, alpha: float | None) -> None:
         """The artifact as it will be delivered."""
@@ -269,13 +291,13 @@ class _Plan:
         return manifest, distances, accuracies
 
     def _scored(self, folder: Path, task: Task, say: Say) -> dict[str, dict[str, Accuracy]]:
-        """Of every artifact that a runtime here computes, over the test split."""
+        """Of every artifact over the test split, in the old bundle where that has it, in the new and the delivered."""
         from benchmarks.evaluate import evaluate
 
         found: dict[str, dict[str, Accuracy]] = {}
         for artifact in self._after.artifacts:
             for which, bundle in (("old", self._old), ("new", self._new), ("delivered", folder)):
-                if artifact.format == "coreml" or not (bundle / artifact.path).exists():
+                if not (bundle / artifact.path).exists():
                     continue
                 e = evaluate(bundle / artifact.path, task)
                 accuracy = Accuracy(e.metric, e.value, e.low, e.high, e.samples)
@@ -367,7 +389,7 @@ def _packed(
         data.extend(piece)
         return len(data) - len(piece), len(piece)
 
-    for name in (MANIFEST, *files_of(delivered, manifest)):
+    for name in names_of(delivered, manifest):
         content = (delivered / name).read_bytes()
         source = name if name in known else GOLDEN if name.startswith("golden") and GOLDEN in known else ""
         dictionary = (old / source).read_bytes() if source else b""
@@ -406,7 +428,7 @@ def _zstandard():  # type: ignore[no-untyped-def]  # a module
 def compressed(content: bytes, dictionary: bytes) -> bytes:
     """A zstd frame; with a dictionary it is a binary diff against that, as `zstd --patch-from` makes it."""
     zstandard = _zstandard()
-    window = min(27, max(10, (len(content) + len(dictionary)).bit_length() + 1))
+    window = min(LARGEST_WINDOW, max(10, (len(content) + len(dictionary)).bit_length() + 1))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         LEVEL, window_log=window, enable_ldm=bool(dictionary), source_size=len(content)
     )
@@ -424,7 +446,7 @@ def decompressed(frame: bytes, dictionary: bytes, size: int) -> bytes:
     try:
         if zstandard.frame_content_size(frame) != size:  # before any of it is unpacked
             raise BadInput("a part of the update has another size", remedy=update_file.AGAIN)
-        reader = zstandard.ZstdDecompressor(dict_data=given, max_window_size=1 << 27)
+        reader = zstandard.ZstdDecompressor(dict_data=given, max_window_size=1 << LARGEST_WINDOW)
         return reader.decompress(frame, max_output_size=size)
     except zstandard.ZstdError as error:
         raise BadInput(f"a part of the update cannot be unpacked ({error})", remedy=update_file.AGAIN) from error

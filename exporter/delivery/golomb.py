@@ -58,7 +58,8 @@ def decode(code: bytes, count: int, bits: int, length: int) -> np.ndarray:
     quotients = np.diff(ends, prepend=-1) - 1
     fixed = stream[start : start + count * bits].reshape(count, bits).astype(np.int64)
     remainders = fixed @ (1 << np.arange(bits - 1, -1, -1, dtype=np.int64)) if bits else np.zeros(count, np.int64)
+    steps = max(int(quotients.max(initial=0)) << bits, int(remainders.max(initial=0)))  # each alone, or int64 wraps
     positions = np.cumsum((quotients << bits) + remainders + 1) - 1
-    if count and int(positions[-1]) >= length:
+    if count and (steps >= length or int(positions[-1]) >= length):
         raise BadInput("the positions of the update leave their tensor", remedy="download the update again")
     return positions

@@ -3,12 +3,14 @@ efficient updates via sparsification and quantization", 2023), tensor by tensor.
 
 What a tensor of the new file differs by from the old one's is kept as the signs of its largest elements, times `alpha`
 times its standard deviation, taken before the others are zeroed (as in the paper; its code takes it after). Small
-tensors, the biases and norms, are kept whole in half precision: they are few, and weigh most.
+tensors, the biases and norms, are kept whole in half precision (single, where a change is too large for half): they are
+few, and weigh most.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,8 @@ from runtimes.errors import BadInput
 
 SMALL = 512
 """Tensors of up to so many elements are kept whole."""
-WHOLE, TERNARY = 0, 1
+WHOLE, TERNARY, WHOLE_SINGLE = 0, 1, 2
+LARGEST_HALF = float(np.finfo(np.float16).max)
 ENTRY = struct.Struct("<QQBBQfI")
 """Of one tensor: byte offset in the file, elements, kind, remainder bits, positions, magnitude, bytes of its code."""
 DAMAGED = "download the update again"
@@ -32,11 +35,11 @@ class Region:
     count: int
 
 
-def encode(old: bytes, new: bytes, regions: tuple[Region, ...], density: float, alpha: float) -> bytes:
+def encode(old: bytes, new: bytes, regions: tuple[Region, ...], density: float, alpha: float = 1.0) -> bytes:
     """The task vector of two files over their tensors; `density` is the share of elements kept of each large one."""
     parts = []
     for region in regions:
-        before, after = _values(old, region), _values(new, region)
+        before, after = values(old, region), values(new, region)
         if before.tobytes() == after.tobytes():
             continue  # a constant may be infinite
         delta = after - before
@@ -44,22 +47,36 @@ def encode(old: bytes, new: bytes, regions: tuple[Region, ...], density: float, 
     return struct.pack("<I", len(parts)) + b"".join(parts)
 
 
-def _values(file: bytes, region: Region) -> np.ndarray:
+def scaled(vector: bytes, alpha: float) -> bytes:
+    """The task vector with its ternary tensors' magnitudes times `alpha`; see `apply` for what is raised."""
+    result = bytearray(vector)
+    at, (count,) = 4, _unpacked(struct.Struct("<I"), vector, 0)
+    for _ in range(count):
+        *head, magnitude, size = _unpacked(ENTRY, vector, at)
+        ENTRY.pack_into(result, at, *head, magnitude * alpha, size)
+        at += ENTRY.size + size
+    return bytes(result)
+
+
+def values(file: bytes, region: Region) -> np.ndarray:
+    """A tensor's elements, float32."""
     return np.frombuffer(file, "<f4", region.count, region.offset)
 
 
 def is_finite_change(old: bytes, before: tuple[Region, ...], new: bytes, after: tuple[Region, ...]) -> bool:
     """Whether every tensor that changed holds numbers alone, before and after."""
     for mine, theirs in zip(before, after, strict=True):
-        pair = _values(old, mine), _values(new, theirs)
+        pair = values(old, mine), values(new, theirs)
         if pair[0].tobytes() != pair[1].tobytes() and not all(np.isfinite(values).all() for values in pair):
             return False
     return True
 
 
 def _whole(region: Region, delta: np.ndarray) -> bytes:
-    code = delta.astype("<f2").tobytes()
-    return ENTRY.pack(region.offset, region.count, WHOLE, 0, region.count, 0.0, len(code)) + code
+    fits = bool(np.abs(delta).max(initial=0) <= LARGEST_HALF)
+    code = delta.astype("<f2" if fits else "<f4").tobytes()
+    kind = WHOLE if fits else WHOLE_SINGLE
+    return ENTRY.pack(region.offset, region.count, kind, 0, region.count, 0.0, len(code)) + code
 
 
 def _ternary(region: Region, delta: np.ndarray, density: float, alpha: float) -> bytes:
@@ -103,10 +120,11 @@ def _unpacked(record: struct.Struct, data: bytes, at: int) -> tuple:
 
 def _added(values: np.ndarray, kind: int, bits: int, count: int, magnitude: float, code: bytes) -> np.ndarray:
     added = values.copy()
-    if kind == WHOLE:
-        if len(code) != 2 * len(values):
+    if kind in (WHOLE, WHOLE_SINGLE):
+        dtype = np.dtype("<f2" if kind == WHOLE else "<f4")
+        if len(code) != dtype.itemsize * len(values):
             raise BadInput("a whole tensor of the task vector has another size", remedy=DAMAGED)
-        return added + np.frombuffer(code, "<f2").astype("<f4")
+        return added + np.frombuffer(code, dtype).astype("<f4")
     sign_bytes = -(-count // 8)
     if kind != TERNARY or sign_bytes > len(code):
         raise BadInput("a tensor of the task vector is of no kind that is known", remedy=DAMAGED)
@@ -120,27 +138,91 @@ def _added(values: np.ndarray, kind: int, bits: int, count: int, magnitude: floa
 
 
 def regions_of(name: str, file: bytes) -> tuple[Region, ...]:
-    """The float32 tensors of an ONNX or TFLite file, or of a Core ML package's weight.bin; none of any other."""
+    """The float32 tensors of an ONNX or TFLite file, or of a Core ML package's weight.bin; none of any other.
+
+    Raises BadInput where the file is not of the kind that its name says.
+    """
     if name.endswith(".onnx"):
-        return _onnx(file)
-    if name.endswith(".tflite"):
-        return _tflite(file)
-    return _weight_bin(file) if name.endswith("/weight.bin") else ()
+        find = _onnx
+    elif name.endswith(".tflite"):
+        find = _tflite
+    elif name.endswith("/weight.bin"):
+        find = _weight_bin
+    else:
+        return ()
+    try:
+        regions = find(file)
+    except (
+        struct.error,
+        IndexError,
+        ValueError,
+        TypeError,
+    ) as error:  # what flatbuffers and we raise for damaged bytes
+        raise BadInput(f"its tensors cannot be found ({error})", where=name, remedy="add --exact") from error
+    if any(region.offset + 4 * region.count > len(file) for region in regions):
+        raise BadInput("a tensor of it leads out of the file", where=name, remedy="add --exact")
+    return regions
+
+
+MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_TYPE, TENSOR_RAW, TENSOR_FLOAT = 7, 5, 2, 9, 1
+"""Fields of ModelProto, GraphProto and TensorProto, and TensorProto.FLOAT (onnx.proto3)."""
 
 
 def _onnx(file: bytes) -> tuple[Region, ...]:
-    """In the order of the file, so that each is looked for behind the one before."""
-    import onnx
-
-    regions, at = [], 0
-    for tensor in onnx.load_from_string(file).graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or not tensor.raw_data:
-            continue
-        found = file.find(tensor.raw_data, at)
-        if found >= 0:
-            regions.append(Region(found, len(tensor.raw_data) // 4))
-            at = found + len(tensor.raw_data)
+    """By the wire format: the onnx package gives a tensor's bytes, and not where they lie."""
+    regions = []
+    for graph in _messages(file, (0, len(file)), MODEL_GRAPH):
+        for tensor in _messages(file, graph, GRAPH_INITIALIZER):
+            fields = {number: value for number, value in _fields(file, *tensor) if number in (TENSOR_TYPE, TENSOR_RAW)}
+            raw = fields.get(TENSOR_RAW)
+            if fields.get(TENSOR_TYPE) == TENSOR_FLOAT and isinstance(raw, tuple) and raw[0] < raw[1]:
+                regions.append(Region(raw[0], (raw[1] - raw[0]) // 4))
     return tuple(regions)
+
+
+def _messages(file: bytes, place: tuple[int, int], wanted: int) -> Iterator[tuple[int, int]]:
+    """Where the messages of a field lie."""
+    for number, value in _fields(file, *place):
+        if number == wanted and isinstance(value, tuple):
+            yield value
+
+
+def _fields(file: bytes, at: int, end: int) -> Iterator[tuple[int, int | tuple[int, int] | None]]:
+    """Of a protobuf message, each field's number and its varint, or where its bytes begin and end; None for others.
+
+    Raises ValueError or IndexError for bytes that are no message.
+    """
+    while at < end:
+        key, at = _varint(file, at)
+        kind = key & 7
+        value: int | tuple[int, int] | None = None
+        if kind == 0:
+            value, at = _varint(file, at)
+        elif kind == 2:
+            length, at = _varint(file, at)
+            value, at = (at, at + length), at + length
+        elif kind in FIXED_BYTES:
+            at += FIXED_BYTES[kind]
+        else:
+            raise ValueError(f"protobuf knows no wire type {kind}")
+        if at > end:
+            raise ValueError("a field leads out of its message")
+        yield key >> 3, value
+
+
+FIXED_BYTES = {1: 8, 5: 4}
+"""Bytes of protobuf's two wire types of fixed size."""
+
+
+def _varint(file: bytes, at: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = file[at]
+        value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number is too long")
 
 
 def _tflite(file: bytes) -> tuple[Region, ...]:
@@ -171,7 +253,7 @@ def _weight_bin(file: bytes) -> tuple[Region, ...]:
     regions, at = [], BLOB_ALIGNMENT
     while at + BLOB.size <= len(file):
         sentinel, kind, size, offset = BLOB.unpack_from(file, at)
-        if sentinel != BLOB_SENTINEL or offset + size > len(file):
+        if sentinel != BLOB_SENTINEL or not at + BLOB_ALIGNMENT <= offset <= offset + size <= len(file):
             break
         if kind == BLOB_FLOAT32:
             regions.append(Region(offset, size // 4))

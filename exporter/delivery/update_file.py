@@ -14,7 +14,8 @@ from runtimes.errors import BadInput
 
 MAGIC = b"pocketship update 1\n"
 LONGEST_HEADER = 1 << 24
-LARGEST_FILE = 1 << 32
+LARGEST_BUNDLE = 1 << 32
+"""Bytes of all files together."""
 AGAIN = "download the update again"
 KINDS = ("same", "vector", "patch")
 
@@ -78,13 +79,15 @@ def read(content: bytes) -> tuple[Header, bytes]:
     except BadInput as error:
         raise BadInput(f"the update's header: {error.where}: {error.what}", remedy=AGAIN) from error
     data = content[start + length : -32]
+    if sum(max(0, part.size) for part in header.parts) > LARGEST_BUNDLE:
+        raise BadInput(f"the update makes more than {LARGEST_BUNDLE} bytes", remedy=AGAIN)
     seen: set[str] = set()
     for part in header.parts:
         for path in (part.path, *([part.source] if part.source else [])):
             inside(path, "the update")
         pieces = ((part.offset, part.length), (part.vector_offset, part.vector_length))
         fits = all(0 <= offset <= offset + length <= len(data) for offset, length in pieces)
-        fits = fits and 0 <= part.size <= LARGEST_FILE
+        fits = fits and part.size >= 0
         if part.kind not in KINDS or part.path in seen or not fits:
             raise BadInput(f"the update's part {part.path!r:.60} makes no sense", remedy=AGAIN)
         seen.add(part.path)

@@ -71,6 +71,13 @@ def test_codes_that_make_no_sense_are_refused():
             golomb.decode(code, count, bits, length)
 
 
+def test_positions_that_would_wrap_around_are_refused():
+    """A quotient of 2^23 with 40 bits of remainder: as int64 it would be a negative position."""
+    code = b"\xff" * (1 << 20) + bytes(6)
+    with pytest.raises(BadInput, match="leave"):
+        golomb.decode(code, 1, golomb.LONGEST_REMAINDER, 100)
+
+
 def test_a_task_vector_is_the_largest_signs_times_alpha_times_the_spread():
     generator = np.random.default_rng(1)
     old = generator.standard_normal(5000).astype("<f4")
@@ -91,6 +98,29 @@ def test_small_tensors_are_kept_whole_and_equal_ones_left_out():
     vector = task_vector.encode(old.tobytes(), new.tobytes(), regions, 0.1, 1.0)
     np.testing.assert_array_equal(np.frombuffer(task_vector.apply(old.tobytes(), vector), "<f4"), new)
     assert not task_vector.is_finite_change(new.tobytes(), (Region(8, 1),), old.tobytes(), (Region(0, 1),))
+
+
+def test_a_change_too_large_for_half_precision_is_kept_in_single():
+    old, new = np.zeros(4, "<f4"), np.array([1e5, -3e38, 1.0, 0.0], "<f4")
+    vector = task_vector.encode(old.tobytes(), new.tobytes(), (Region(0, 4),), 0.1, 1.0)
+    np.testing.assert_array_equal(np.frombuffer(task_vector.apply(old.tobytes(), vector), "<f4"), new)
+
+
+def test_scaling_a_task_vector_is_encoding_it_with_that_alpha():
+    generator = np.random.default_rng(2)
+    old, new = (generator.standard_normal(3000).astype("<f4").tobytes() for _ in range(2))
+    regions = (Region(0, 100), Region(400, 2900))
+    one = task_vector.encode(old, new, regions, 0.1)
+    both = task_vector.scaled(one, 2.5), task_vector.encode(old, new, regions, 0.1, 2.5)
+    made = [task_vector.apply(old, vector) for vector in both]
+    np.testing.assert_allclose(*(np.frombuffer(m, "<f4") for m in made), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_tensors_of_a_file_that_is_none_are_not_looked_for(name):
+    for content in (b"nonsense, and more of it" * 9, b"\x3a\xff\xff\xff\xff\x0f" + bytes(40), b"\xff" * 64):
+        with pytest.raises(BadInput, match=r"cannot be found|leads out"):
+            task_vector.regions_of(name, content)
 
 
 def test_task_vectors_that_make_no_sense_are_refused():
@@ -272,13 +302,17 @@ def with_part(index: int, **fields):
         (with_part(1, kind="shell"), "makes no sense"),
         (with_part(1, offset=10**9), "makes no sense"),
         (with_part(1, offset=-1), "makes no sense"),
-        (with_part(1, size=2**40), "makes no sense"),
+        (with_part(1, size=-1), "makes no sense"),
+        (with_part(1, size=2**40), "makes more than"),
         (with_part(1, size=5), "another size"),
         (with_part(1, sha256="0" * 64), "makes another"),
         (with_part(1, kind="same"), "makes another"),
         (lambda h: replace(h, result="0" * 64), "another manifest"),
         (lambda h: replace(h, parts=h.parts[1:]), "another manifest"),
         (lambda h: replace(h, parts=h.parts[:-1]), "the manifest says"),
+        (lambda h: replace(h, parts=(*h.parts, replace(h.parts[1], path="x.sh"))), "its manifest does not name"),
+        (lambda h: replace(h, name="another"), "header and its manifest differ"),
+        (lambda h: replace(h, update=h.update + 1), "header and its manifest differ"),
     ],
 )
 def test_a_crafted_update_is_refused_with_the_old_bundle_intact(change, said, update, app, tmp_path):
