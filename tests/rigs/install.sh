@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the tests marked `device` and `browser` need, from Debian's packages: build/rigs/arm64 and armhf (the roots
 # of emulated Raspberry Pis, also the shell behind the adb double), qemu registered with the kernel, the instruction
-# counter, adb and Chromium. Needs root and Debian 12 on x86-64; quick when all is there.
+# counter, adb, Chromium and Swift's compiler. Needs root and Debian 12 on x86-64; quick when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=tests/rigs
@@ -98,6 +98,16 @@ finish_root() { # ARCHITECTURE
     touch "$root/.finished"
 }
 
+# Debian 12 has no Swift, Debian 13 has: its compiler runs in a root of its own (see swift.sh).
+build_swift() {
+    local root=$rigs/swift
+    [[ -e $root ]] && return
+    rm -rf "$root.partial"
+    mmdebstrap --quiet --variant=extract --include=swiftlang,g++,bash,coreutils trixie "$root.partial" "deb $mirror trixie main"
+    mkdir "$root.partial/work"
+    mv "$root.partial" "$root"
+}
+
 build_plugin() {
     local built=$rigs/insn_plugin.so
     [[ $built -nt $here/insn_plugin.c && $built -nt $here/install.sh ]] && return
@@ -112,3 +122,4 @@ build_root arm64 /usr/bin/qemu-aarch64 "${board_packages[@]}"
 finish_root arm64
 build_root armhf /usr/bin/qemu-arm "${board_packages[@]}" python3-numpy
 finish_root armhf
+build_swift
