@@ -1,7 +1,8 @@
-"""The README.md inside a bundle: what it is, how exact it is, and five lines to load each format."""
+"""The README.md inside a bundle: what it is, how exact it is, and the few lines that load each format."""
 
 from __future__ import annotations
 
+from runtimes.onnx_runtime import EXACT_INT8
 from runtimes.signature import TensorSpec
 from runtimes.types import Artifact, Manifest
 
@@ -28,6 +29,11 @@ outputs = model.predict({{k: v.astype(np.int32) if v.dtype == np.int64 else v fo
 ```""",
 }
 
+PLAIN_SESSION = 'session = onnxruntime.InferenceSession("model.onnx")'
+EXACT_SESSION = f"""options = onnxruntime.SessionOptions()
+options.add_session_config_entry{EXACT_INT8}  # else int8 saturates on x86-64 without VNNI
+session = onnxruntime.InferenceSession("model.onnx", options)""".replace("'", '"')
+
 
 def bundle_readme(manifest: Manifest) -> str:
     """Markdown for a bundle."""
@@ -52,7 +58,10 @@ def bundle_readme(manifest: Manifest) -> str:
         *(f"- out `{_tensor(spec)}`" for spec in manifest.signature.outputs),
     ]
     for artifact in manifest.artifacts:
-        lines += ["", f"## Load {artifact.path}", "", SNIPPETS[artifact.format]]
+        snippet = SNIPPETS[artifact.format]
+        if artifact.representations:
+            snippet = snippet.replace(PLAIN_SESSION, EXACT_SESSION)
+        lines += ["", f"## Load {artifact.path}", "", snippet]
     return "\n".join(lines) + "\n"
 
 

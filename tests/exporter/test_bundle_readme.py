@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from exporter.bundle_readme import bundle_readme
+from runtimes.bundle import read_manifest
+from runtimes.onnx_runtime import EXACT_INT8
 
 
 def section(readme: str, file: str) -> str:
@@ -36,6 +41,19 @@ def test_the_code_runs_as_it_stands(name, file, exported, tmp_path):
     assert set(outputs) == set(expected)
     for output, value in expected.items():
         np.testing.assert_allclose(outputs[output], value, atol=1e-5 * np.abs(value).max(), rtol=0)
+
+
+def test_the_code_for_int8_asks_for_exact_kernels(exported, monkeypatch):
+    manifest = read_manifest(exported("mlp"))
+    low_bit = replace(manifest.artifacts[0], representations={"weight": "int8"})
+    assert low_bit.format == "onnx"
+    code = section(bundle_readme(replace(manifest, artifacts=(low_bit,))), "model.onnx")
+    monkeypatch.chdir(exported("mlp"))
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["options"].get_session_config_entry(EXACT_INT8[0]) == EXACT_INT8[1]
+    assert names["session"].get_session_options().get_session_config_entry(EXACT_INT8[0]) == EXACT_INT8[1]
+    assert "SessionOptions" not in section(bundle_readme(manifest), "model.onnx")
 
 
 def test_the_code_for_core_ml_compiles(exported):
