@@ -1,4 +1,4 @@
-"""The Swift package as files: a parser reads each, and golden values lie where it says. test_embed_swift.py compiles."""
+"""The Swift package as files: a parser reads each; golden values lie where it says. test_embed_swift.py compiles."""
 
 from __future__ import annotations
 
