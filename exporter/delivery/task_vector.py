@@ -67,7 +67,7 @@ def is_finite_change(old: bytes, before: tuple[Region, ...], new: bytes, after: 
     """Whether every tensor that changed holds numbers alone, before and after."""
     for mine, theirs in zip(before, after, strict=True):
         pair = values(old, mine), values(new, theirs)
-        if pair[0].tobytes() != pair[1].tobytes() and not all(np.isfinite(values).all() for values in pair):
+        if pair[0].tobytes() != pair[1].tobytes() and not all(np.isfinite(tensor).all() for tensor in pair):
             return False
     return True
 
@@ -152,12 +152,7 @@ def regions_of(name: str, file: bytes) -> tuple[Region, ...]:
         return ()
     try:
         regions = find(file)
-    except (
-        struct.error,
-        IndexError,
-        ValueError,
-        TypeError,
-    ) as error:  # what flatbuffers and we raise for damaged bytes
+    except (struct.error, IndexError, ValueError, TypeError) as error:  # of damaged bytes
         raise BadInput(f"its tensors cannot be found ({error})", where=name, remedy="add --exact") from error
     if any(region.offset + 4 * region.count > len(file) for region in regions):
         raise BadInput("a tensor of it leads out of the file", where=name, remedy="add --exact")
