@@ -31,8 +31,11 @@ def tokenize(
     tokenizer: Tokenizer, sentences: Sequence[str], batch: int, length: int
 ) -> tuple[dict[str, torch.Tensor], ...]:
     """One sample a sentence, each `[batch, length]` int64, padded or cut; a batch holds the sentences in turn."""
+    padding = tokenizer.padding or {}
     tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length)
+    tokenizer.enable_padding(
+        length=length, pad_id=padding.get("pad_id", 0), pad_token=padding.get("pad_token", "[PAD]")
+    )
     samples = []
     for i in range(len(sentences)):
         encoded = tokenizer.encode_batch([sentences[(i + j) % len(sentences)] for j in range(batch)])

@@ -267,6 +267,9 @@ def _read(data: bytes) -> Tuple[List[str], WordPieceOptions]:
     for role, token in tokens.items():
         if not isinstance(token, str) or token not in ids:
             raise _refusal(f"its token {role} is {token!r:.40}, which is not in the vocabulary")
+    cut = value.get("truncation")
+    if cut is not None and not (isinstance(cut, dict) and cut.get("direction", "Right") == "Right"):
+        raise _refusal("it does not cut long texts on the right")
     lowercase = _flag(normalizer, "lowercase")
     accents = normalizer.get("strip_accents")
     prefix, most = model.get("continuing_subword_prefix"), model.get("max_input_chars_per_word")

@@ -161,6 +161,18 @@ def test_minilm_with_its_real_weights(export, check):
     assert stored.encode("flat tyre").ids == tokenizer.encode("flat tyre").ids
 
 
+def test_samples_are_padded_as_the_tokenizer_says():
+    from tokenizers import Tokenizer
+
+    from exporter.families import minilm
+    from exporter.huggingface import tokenize
+
+    tokenizer = Tokenizer.from_file(str(minilm.model_folder() / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=104, pad_token="[unused99]")
+    (inputs,) = tokenize(tokenizer, ["short"], 1, 8)
+    assert inputs["input_ids"][0, -1] == 104 and inputs["attention_mask"][0, -1] == 0
+
+
 # --- Hugging Face folders ------------------------------------------------------------------------------------------
 
 

@@ -193,6 +193,8 @@ def test_no_room_for_a_text_is_refused():
     ("data", "said"),
     [
         (changed("padding", [1]), "not to the right"),
+        (changed("truncation", {"direction": "Left", "max_length": 128}), "cut long texts on the right"),
+        (changed("truncation", [1]), "cut long texts on the right"),
         (changed("padding.pad_token", [1]), "its padding is by"),
         (changed("padding.pad_type_id", 1), "pad_type_id is 1"),
         (changed("model.vocab", {"a": 0, "b": "x"}), "ids are not 0, 1, 2"),
