@@ -240,7 +240,8 @@ def _multiply_integers(writer: Writer, node: ir.Node, found: Found, reach: Range
     """
     value = node.inputs[0]
     assert value is not None
-    weight = writer.codes(replace(found, transposed=True))
+    columns = replace(found, transposed=True)
+    weight = writer.unshared(writer.codes(columns), columns.codes.shape)
     inputs, scale = writer.rounded(value, reach), writer.channel_scale(found)
     bias, output = _bias(node)
     if reach is not None:
@@ -271,18 +272,13 @@ def _bias(node: ir.Node) -> tuple[ir.Value | None, ir.Value]:
 
 
 def _quantize_and_dequantize(writer: Writer, node: ir.Node, found: Found) -> None:
-    """Quantized input and weight (QDQ), from which onnxruntime makes a QLinearConv.
-
-    Codes and zero points are constants of this layer alone: where onnxruntime makes uint8 of them (`EXACT_INT8`), it
-    takes two layers with the same one for a mistake. A Reshape is folded when the file is loaded.
-    """
-    value, channels = node.inputs[0], len(found.scale)
+    """Quantized input and weight (QDQ), from which onnxruntime makes a QLinearConv."""
+    value = node.inputs[0]
     assert value is not None
-    codes, zeros = writer.codes(found), writer.constant(found.name, "zeros", np.zeros(channels, np.int8))
-    if codes.uses():
-        codes = writer.reshaped(codes, found.codes.shape)
-        zeros = writer.reshaped(zeros, [channels])
-    weight = writer.op("DequantizeLinear", codes, writer.channel_scale(found), zeros, axis=0)
+    codes = writer.unshared(writer.codes(found), found.codes.shape)
+    zeros = np.zeros(len(found.scale), np.int8)
+    zero_points = writer.unshared(writer.constant(found.name, "zero_points", zeros), zeros.shape)
+    weight = writer.op("DequantizeLinear", codes, writer.channel_scale(found), zero_points, axis=0)
     node.replace_input_with(0, writer.restored(writer.rounded(value, found.weight.inputs)))
     node.replace_input_with(1, weight)
 

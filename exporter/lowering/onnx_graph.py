@@ -62,6 +62,7 @@ class Writer:
     dynamic: dict[ir.Value, Rounded] = field(default_factory=dict)
     static: dict[tuple[ir.Value, Grid], Rounded] = field(default_factory=dict)
     floats: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    latest: dict[ir.Value, ir.Value] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
 
     def op(self, name: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
@@ -82,10 +83,19 @@ class Writer:
 
         return self.op("Cast", value, to=ir.DataType.FLOAT.value)
 
-    def reshaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """The values in this shape."""
-        sizes = np.array(shape, np.int64)
-        return self.op("Reshape", value, self.constant("shape_" + "x".join(map(str, shape)), "int64", sizes))
+    def unshared(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """A constant of this shape for one more layer, which no other node reads; it lies in the file once.
+
+        Where onnxruntime makes uint8 of what integer layers read (`runtimes.onnx_runtime.EXACT_INT8`), it takes two
+        layers with the same constant for a mistake. It folds a Reshape into another constant before that; each is of
+        the one before, as it would make one of equal ones.
+        """
+        latest = self.latest.get(value, value)
+        if latest.uses():
+            sizes = self.constant("shape_" + "x".join(map(str, shape)), "int64", np.array(shape, np.int64))
+            latest = self.op("Reshape", latest, sizes)
+        self.latest[value] = latest
+        return latest
 
     def codes(self, found: Found) -> ir.Value:
         """The codes as int8, in the constant's order; a weight that is read in two orders lies in the file once."""

@@ -362,6 +362,25 @@ def test_a_residual_stays_int8(lowered):
     check(made)
 
 
+@pytest.mark.parametrize("activations", ["dynamic", "static"])
+@pytest.mark.parametrize("bits", LARGEST_CODE)
+def test_a_linear_layer_called_three_times_is_stored_once_and_read_under_three_names(bits, activations, lowered):
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(16, 16)
+
+        def forward(self, x):
+            return self.a(torch.relu(self.a(torch.relu(self.a(x)))))
+
+    torch.manual_seed(3)
+    made = lowered(Again(), torch.randn(4, 16), bits, activations)
+    assert len(stored_codes(made.path)) == 1
+    products = [n for n in onnx.load(made.path).graph.node if n.op_type in ("MatMulInteger", "MatMulIntegerToFloat")]
+    assert len({node.input[1] for node in products}) == len(products) == 3, "else EXACT_INT8 cannot load it"
+    check(made)
+
+
 @pytest.mark.parametrize(
     "module",
     [chain(), chain(nn.Hardswish()), chain(nn.Hardswish(), nn.SiLU())],
