@@ -38,7 +38,7 @@ def apply(update: Path, bundle: Path, output: Path | None = None, *, force: bool
     ParityFailed where a file of the bundle is not the manifest's.
     """
     content = _content(update)
-    header, data = update_file.read(content)
+    header, data = update_file.read(content, str(update))
     manifest = read_manifest(bundle)
     _check_base(header, bundle, manifest)
     intact_files(bundle, manifest)

@@ -9,17 +9,18 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporter.bundle_writer import write_manifest
 from exporter.delivery import task_vector, update_file
 from exporter.delivery.update_file import Header, Part
+from runtimes import child
 from runtimes.bundle import GOLDEN, MANIFEST, damage, digest, read_manifest
 from runtimes.errors import BadInput, LimitNotMet, NotInstalled, ParityFailed
 from runtimes.golden import Golden, read_golden, write_golden
-from runtimes.parity import prove
+from runtimes.parity import MEMORY_FLOOR_BYTES, MEMORY_PER_ARTIFACT_BYTE, TIMEOUT_S, prove, size_bytes
 from runtimes.session import open_session
 from runtimes.types import Accuracy, Artifact, BundleFile, Manifest, RecipeStep
 
@@ -103,6 +104,8 @@ def delta(
         raise BadInput("a limit needs a task", where="--max-drop", remedy="add --data")
     if output.exists() and not force:
         raise BadInput("the update exists", where=str(output), remedy="add --force to replace it")
+    if not output.absolute().parent.is_dir():  # refused before all the work, too
+        raise BadInput("there is no such folder", where=str(output.parent), remedy="give another -o")
     seal(b"", kind="update", sign=sign, encrypt=encrypt)  # a key that cannot be used is refused before all the work
     before, after = _intact(old), _intact(new)
     base = manifest_hash(old)
@@ -220,30 +223,23 @@ class _Plan:
             say("the new bundle is no fine-tune of the old one: a binary patch of each file")
             return None
         nearest = self._nearest()
-        artifact = self._runnable() if task else None
-        if task is None or artifact is None:
-            say(f"task vector: alpha {nearest:.3g}, the nearest to the new weights; --data tunes it on a task")
-            return nearest
-        scored = []
-        for alpha in ALPHAS:
-            place = self._scratch / "tuning"
-            self._write_artifact(artifact, place, alpha)
-            scored.append((-_calibration_score(place / artifact.path, task), abs(alpha - nearest), alpha))
-            shutil.rmtree(place)
-        score, _, alpha = min(scored)
-        say(f"task vector: alpha {alpha:g} of {len(ALPHAS)} tried, {-score:.1%} on the calibration split")
-        return alpha
-
-    def _runnable(self) -> Artifact | None:
-        """An artifact with a task vector whose runtime is here."""
-        for artifact in self._after.artifacts:
-            if artifact.path in self._regions:
+        with_a_vector = [artifact for artifact in self._after.artifacts if artifact.path in self._regions]
+        if task:
+            for artifact in with_a_vector:
                 try:
-                    open_session(self._new / artifact.path).close()
-                    return artifact
+                    score, _, alpha = min(self._score(artifact, alpha, task, nearest) for alpha in ALPHAS)
                 except NotInstalled:
                     continue
-        return None
+                say(f"task vector: alpha {alpha:g} of {len(ALPHAS)} tried, {-score:.1%} on the calibration split")
+                return alpha
+        say(f"task vector: alpha {nearest:.3g}, the nearest to the new weights; --data tunes it on a task")
+        return nearest
+
+    def _score(self, artifact: Artifact, alpha: float, task: Task, nearest: float) -> tuple[float, float, float]:
+        """What the best `alpha` has the least of: the negative score on the calibration split, then the distance."""
+        with tempfile.TemporaryDirectory(dir=self._scratch) as place:
+            self._write_artifact(artifact, Path(place), alpha)
+            return -_calibration_score(Path(place) / artifact.path, task), abs(alpha - nearest), alpha
 
     def _nearest(self) -> float:
         """The factor with the least squared error of the weights, which is a parabola of it."""
@@ -334,14 +330,20 @@ class _Plan:
 def _proven(folder: Path, artifact: Artifact, manifest: Manifest) -> tuple[Artifact, float]:
     """The delivered artifact with golden values of its own, which its runtime here computed, and how far it lies from
     the new model's."""
-    given = read_golden(folder / artifact.golden)
-    session = open_session(folder / artifact.path)
-    outputs = tuple(session.run(inputs) for inputs in given.inputs)
-    session.close()
-    pairs = zip(given.outputs, outputs, strict=True)
-    distance = max(float(np.max(np.abs(w[name].astype(float) - g[name]), initial=0)) for w, g in pairs for name in w)
     golden = f"golden-delivered-{artifact.format}.npz"
-    write_golden(Golden(given.inputs, outputs), folder / golden)
+    places = {"artifact": folder / artifact.path, "golden": folder / artifact.golden, "output": folder / golden}
+    outcome = child.call(
+        "exporter.delivery.delta:write_delivered_golden",
+        {name: str(place) for name, place in places.items()},
+        timeout_s=TIMEOUT_S,
+        memory_limit_bytes=MEMORY_FLOOR_BYTES + MEMORY_PER_ARTIFACT_BYTE * size_bytes(places["artifact"]),
+    )
+    if isinstance(outcome, child.Refused):
+        raise outcome.error
+    if not isinstance(outcome, child.Completed):
+        raise ParityFailed(f"the runtime {child.describe(outcome)}", where=artifact.path, remedy="add --exact")
+    pairs = zip(read_golden(places["golden"]).outputs, read_golden(places["output"]).outputs, strict=True)
+    distance = max(float(np.max(np.abs(w[name].astype(float) - g[name]), initial=0)) for w, g in pairs for name in w)
     atol = manifest.settings.get("atol")
     _, parity = prove(
         folder / artifact.path,
@@ -352,6 +354,14 @@ def _proven(folder: Path, artifact: Artifact, manifest: Manifest) -> tuple[Artif
     )
     size, sha256 = digest(folder / artifact.path)
     return replace(artifact, size_bytes=size, sha256=sha256, golden=golden, parity=parity), distance
+
+
+def write_delivered_golden(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The child's side of `_proven`: golden inputs with the outputs that an artifact computes for them."""
+    inputs = read_golden(Path(job["golden"])).inputs
+    session = open_session(Path(job["artifact"]))
+    write_golden(Golden(inputs, tuple(session.run(each) for each in inputs)), Path(job["output"]))
+    return {}
 
 
 def _calibration_score(artifact: Path, task: Task) -> float:

@@ -59,16 +59,16 @@ def write(header: Header, data: bytes) -> bytes:
     return content + hashlib.sha256(content).digest()
 
 
-def read(content: bytes) -> tuple[Header, bytes]:
-    """The header of an update, and the data that its parts point into.
+def read(content: bytes, where: str = "") -> tuple[Header, bytes]:
+    """The header of an update, and the data that its parts point into; `where` is the file's name in an error.
 
     Raises BadInput for bytes that are no update, are cut off or changed, or lead out of the bundle.
     """
     if not content.startswith(MAGIC):
-        raise BadInput("this is no update", remedy="give a file that pocketship delta wrote")
+        raise BadInput("this is no update", where=where, remedy="give a file that pocketship delta wrote")
     start = len(MAGIC) + 8
     if len(content) < start + 32 or hashlib.sha256(content[:-32]).digest() != content[-32:]:
-        raise BadInput("the update is cut off or damaged", remedy=AGAIN)
+        raise BadInput("the update is cut off or damaged", where=where, remedy=AGAIN)
     length = int.from_bytes(content[len(MAGIC) : start], "little")
     if length > min(LONGEST_HEADER, len(content) - start - 32):
         raise BadInput("the update's header is too long", remedy=AGAIN)
