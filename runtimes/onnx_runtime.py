@@ -53,8 +53,8 @@ class OnnxSession:
             binding.bind_ortvalue_input(name, value)
         for spec in self.signature.outputs:
             binding.bind_output(spec.name, "cpu")
-        # The method of the compiled class: the Python one around it costs half a microsecond a call. Options of our
-        # own: onnxruntime else makes and destroys new ones in every call, which costs as much again.
+        # The compiled class's method: the Python one around it costs half a microsecond a call, and so do the options
+        # that onnxruntime else makes anew in every call.
         call = partial(self._session._sess.run_with_iobinding, binding._iobinding, RunOptions())
         call.held = held  # type: ignore[attr-defined]
         return call
@@ -80,8 +80,7 @@ def library(where: str = "") -> Any:
 
 
 EXACT_INT8 = ("session.x64quantprecision", "1")
-"""By default the int8 kernels for x86-64 processors without VNNI saturate sums of two products at 16 bits, and the
-outputs are wrong; with this they are exact there, and slower. It changes nothing on another processor."""
+"""Without it, int8 sums saturate, wrongly, on x86-64 processors without VNNI; elsewhere it changes nothing."""
 
 
 def _options(onnxruntime: Any, threads: Optional[int]) -> Any:

@@ -112,13 +112,13 @@ class Pi:
         subprocess.run(["nsenter", f"--target={self.pid}", "--mount", "--", *words], check=True, timeout=60)
 
     def processes(self, word: str) -> list[int]:
-        """The board's processes with `word` on their command line, as the host numbers them."""
+        """The board's processes with `word` on their command line, as the host numbers them; the first started first."""
         ours, found = Path(f"/proc/{self.pid}/ns/pid").readlink(), []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (folder / "ns/pid").readlink() == ours and word in (folder / "cmdline").read_text(errors="replace"):
-                    found.append(int(folder.name))
-        return sorted(found)
+                    found.append((number_within(folder), int(folder.name)))
+        return [host for _, host in sorted(found)]
 
     def kill(self, word: str) -> None:
         """Kill the board's processes with `word` on their command line, and wait until they are gone."""
@@ -127,6 +127,12 @@ class Pi:
                 os.kill(pid, signal.SIGKILL)
         while self.processes(word):
             time.sleep(0.05)
+
+
+def number_within(process: Path) -> int:
+    """The number that a process, a folder of /proc, has in its own space of numbers, which is too young to wrap around."""
+    [numbers] = [line for line in (process / "status").read_text().splitlines() if line.startswith("NSpid:")]
+    return int(numbers.split()[-1])
 
 
 @contextlib.contextmanager
