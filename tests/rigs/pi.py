@@ -112,7 +112,7 @@ class Pi:
         subprocess.run(["nsenter", f"--target={self.pid}", "--mount", "--", *words], check=True, timeout=60)
 
     def processes(self, word: str) -> list[int]:
-        """The board's processes with `word` on their command line, as the host numbers them; the first started first."""
+        """The board's processes with `word` on their command line, as the host numbers them, the oldest first."""
         ours, found = Path(f"/proc/{self.pid}/ns/pid").readlink(), []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ class Pi:
 
 
 def number_within(process: Path) -> int:
-    """The number that a process, a folder of /proc, has in its own space of numbers, which is too young to wrap around."""
+    """The number that a process, a folder of /proc, has in its board: too young to have wrapped around."""
     [numbers] = [line for line in (process / "status").read_text().splitlines() if line.startswith("NSpid:")]
     return int(numbers.split()[-1])
 
