@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FLOAT16_LOWEST = -1e4
 """Stands for a mask's "minus infinity" in fp16, where float32's lowest overflows and 0 * -inf gives NaN."""
 
+CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
+
 INPUT_DTYPES = ("float32", "int32", "int64")
 """Those of Core ML's arrays, which have at least one axis; int64 becomes int32."""
 INPUTS = "take it as int32 or float32 of one axis or more and convert it in forward(), or leave out --target coreml"
@@ -166,7 +168,7 @@ def _converted(program: Program, settings: LoweringSettings, target: Any) -> Mil
 
 
 def _settle(package: Path) -> None:
-    """Make the package repeat byte for byte: identifiers from names instead of random, the protobuf's maps in order."""
+    """Make the package repeat byte for byte: identifiers from names, no date of today, the protobuf's maps in order."""
     from coremltools.proto import Model_pb2
 
     (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # coremltools' own, of no use in an app
@@ -180,4 +182,5 @@ def _settle(package: Path) -> None:
     manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
     root = package / "Data" / manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
     spec = Model_pb2.Model.FromString(root.read_bytes())
+    spec.description.metadata.userDefined.pop(CONVERSION_DATE, None)
     root.write_bytes(spec.SerializeToString(deterministic=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,25 @@ def test_the_same_export_gives_the_same_bytes(name, exported, pocketship, tmp_pa
     assert {Path("manifest.json"), Path("golden.npz"), Path("README.md"), Path("model.onnx")} <= files
     for file in files - {Path("export.log")}:  # the log tells times
         assert (first / file).read_bytes() == (again / file).read_bytes(), file
+
+
+def test_core_ml_has_the_same_bytes_on_another_day(lower_here, monkeypatch):
+    from coremltools.converters import _converters_entry as coremltools_entry
+
+    class Tomorrow(datetime.date):
+        @classmethod
+        def today(cls) -> datetime.date:
+            return datetime.date.today() + datetime.timedelta(days=1)
+
+    def lowered() -> dict[Path, bytes]:
+        package = lower_here(nn.Linear(8, 4), torch.ones(1, 8), "coreml").path
+        return {p.relative_to(package): p.read_bytes() for p in package.rglob("*") if p.is_file()}
+
+    torch.manual_seed(0)
+    today = lowered()
+    monkeypatch.setattr(coremltools_entry, "date", Tomorrow)
+    torch.manual_seed(0)
+    assert lowered() == today
 
 
 # --- weights, and operations that a target lacks -------------------------------------------------------------------
