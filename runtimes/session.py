@@ -80,9 +80,9 @@ def library(path: Path) -> Any:
 def profile(
     path: Path, threads: Optional[int], inputs: Mapping[str, np.ndarray], runs: int
 ) -> Tuple[Tuple[str, int, int], ...]:
-    """(kind of operation, calls, nanoseconds) over `runs` inferences, longest first; none where the runtime tells none.
+    """(kind of operation, calls, nanoseconds) over `runs` inferences, longest first; only onnxruntime tells them.
 
-    In a session of its own, since being watched slows it down. Only onnxruntime's Python package tells.
+    In a session of its own, since being watched slows it down.
     """
     found = getattr(_runtime_of(path), "profile", None)
     return found(path, threads, inputs, runs) if found else ()

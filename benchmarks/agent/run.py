@@ -125,8 +125,8 @@ class Worker:
 def _begin(log: IO[bytes], env: Json) -> tuple[int, IO[bytes], IO[bytes]]:
     """Start a worker: its number, and the pipes to and from it.
 
-    A copy of this process starts faster than a new Python. Only an emulator's plugin has to be there from the start,
-    and macOS's libraries refuse to run in a copy.
+    A copy of this process is faster than a new Python; but an emulator's plugin is for the start alone, and macOS's
+    libraries refuse to run in a copy.
     """
     (requests, to_worker), (from_worker, answers) = os.pipe(), os.pipe()
     sys.stdout.flush()
@@ -185,7 +185,7 @@ class Bench:
         self._tell({"event": "end"})
 
     def _groups(self, cases: list[int]) -> list[list[int]]:
-        """The cases that are held in memory at once: all of them, if there is room and none is to run alone."""
+        """The cases that are in memory at once: all, if there is room and none is to run alone."""
         free = available_bytes()
         sizes = [self._job["artifacts"][self._job["cases"][case]["artifact"]]["size_bytes"] for case in cases]
         needed = sum(MEMORY_OF_A_WORKER_BYTES + MEMORY_PER_ARTIFACT_BYTE * size for size in sizes)
