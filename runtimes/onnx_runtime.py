@@ -80,7 +80,7 @@ def library(where: str = "") -> Any:
 
 
 EXACT_INT8 = ("session.x64quantprecision", "1")
-"""Without it, int8 sums saturate, wrongly, on x86-64 processors without VNNI; elsewhere it changes nothing."""
+"""Without it, int8 sums saturate, wrongly, on x86-64 without VNNI, where it is slower; elsewhere it changes nothing."""
 
 
 def _options(onnxruntime: Any, threads: Optional[int]) -> Any:

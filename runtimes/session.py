@@ -80,7 +80,7 @@ def library(path: Path) -> Any:
 def profile(
     path: Path, threads: Optional[int], inputs: Mapping[str, np.ndarray], runs: int
 ) -> Tuple[Tuple[str, int, int], ...]:
-    """(kind of operation, calls, nanoseconds) over `runs` inferences, longest first; only onnxruntime tells them.
+    """(kind of operation, calls, nanoseconds) over `runs` inferences, longest first; none but of onnxruntime.
 
     In a session of its own, since being watched slows it down.
     """

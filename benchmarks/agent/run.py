@@ -125,8 +125,8 @@ class Worker:
 def _begin(log: IO[bytes], env: Json) -> tuple[int, IO[bytes], IO[bytes]]:
     """Start a worker: its number, and the pipes to and from it.
 
-    A copy of this process is faster than a new Python; but an emulator's plugin is for the start alone, and macOS's
-    libraries refuse to run in a copy.
+    A copy of this process starts faster than a new Python. Only an emulator's plugin has to be there from the start,
+    and macOS's libraries refuse to run in a copy.
     """
     (requests, to_worker), (from_worker, answers) = os.pipe(), os.pipe()
     sys.stdout.flush()

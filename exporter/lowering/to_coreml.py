@@ -26,6 +26,7 @@ FLOAT16_LOWEST = -1e4
 """Stands for a mask's "minus infinity" in fp16, where float32's lowest overflows and 0 * -inf gives NaN."""
 
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
+"""Where coremltools writes the day into a package."""
 
 INPUT_DTYPES = ("float32", "int32", "int64")
 """Those of Core ML's arrays, which have at least one axis; int64 becomes int32."""

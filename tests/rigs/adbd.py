@@ -88,21 +88,8 @@ class Phone:
         return log.read_text().splitlines() if log.exists() else []
 
     def processes(self, ending: str) -> list[int]:
-        """The phone's processes with a word on their command line that ends so, the first started first.
-
-        They are numbered as the host does; its numbers wrap around, so that a child's may be below its parent's.
-        """
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                names = [(place / "ns/pid").readlink() for place in (folder, Path(f"/proc/{self.pid}"))]
-                if (
-                    folder.name.isdigit()
-                    and names[0] == names[1]
-                    and f"{ending}\0" in (folder / "cmdline").read_text(errors="replace")
-                ):
-                    found.append((pi.number_within(folder), int(folder.name)))
-        return [host for _, host in sorted(found)]
+        """The phone's processes with a word on their command line that ends so; see `pi.processes_beside`."""
+        return pi.processes_beside(self.pid, f"{ending}\0")
 
 
 @contextlib.contextmanager

@@ -112,13 +112,8 @@ class Pi:
         subprocess.run(["nsenter", f"--target={self.pid}", "--mount", "--", *words], check=True, timeout=60)
 
     def processes(self, word: str) -> list[int]:
-        """The board's processes with `word` on their command line, as the host numbers them, the oldest first."""
-        ours, found = Path(f"/proc/{self.pid}/ns/pid").readlink(), []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (folder / "ns/pid").readlink() == ours and word in (folder / "cmdline").read_text(errors="replace"):
-                    found.append((number_within(folder), int(folder.name)))
-        return [host for _, host in sorted(found)]
+        """The board's processes with `word` on their command line; see `processes_beside`."""
+        return processes_beside(self.pid, word)
 
     def kill(self, word: str) -> None:
         """Kill the board's processes with `word` on their command line, and wait until they are gone."""
@@ -129,10 +124,18 @@ class Pi:
             time.sleep(0.05)
 
 
-def number_within(process: Path) -> int:
-    """The number that a process, a folder of /proc, has in its board: too young to have wrapped around."""
-    [numbers] = [line for line in (process / "status").read_text().splitlines() if line.startswith("NSpid:")]
-    return int(numbers.split()[-1])
+def processes_beside(pid: int, word: str) -> list[int]:
+    """The processes that share process `pid`'s own numbers and have `word` on their command line, the oldest first.
+
+    They are told as the host numbers them and sorted as the board does: the host's numbers may have wrapped around.
+    """
+    ours, found = Path(f"/proc/{pid}/ns/pid").readlink(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "ns/pid").readlink() == ours and word in (folder / "cmdline").read_text(errors="replace"):
+                [numbers] = [line for line in (folder / "status").read_text().splitlines() if line.startswith("NSpid:")]
+                found.append((int(numbers.split()[-1]), int(folder.name)))
+    return [host for _, host in sorted(found)]
 
 
 @contextlib.contextmanager
