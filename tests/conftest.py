@@ -1,15 +1,21 @@
-"""Fixtures: the command line in a process of its own, and bundles exported once a session."""
+"""Fixtures: the command line in a process of its own, and what is made once a run; a run's durations and its skips."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests import warm
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -21,16 +27,67 @@ MODELS = ROOT / "tests" / "models.py"
 def run_pocketship(
     *words: object, cwd: Path = ROOT, timeout: float = 300, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `pocketship WORDS` as a user would; stdout, stderr and exit code."""
+    """Run `pocketship WORDS` as a user would; stdout, stderr and exit code. Warm, but in tests marked `cold`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **env}
+    if warm.is_warm(environment):
+        return warm.run([str(word) for word in words], cwd=cwd, env=environment, timeout=timeout)
     return subprocess.run(
         [sys.executable, "-P", "-m", "exporter", *map(str, words)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **env},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory) -> Path:
+    """The folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def once(run_folder) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder once a run, whichever process asks first: `once(name, make)`, where `make` fills the folder.
+
+    What a folder holds must not be changed; a process that asks while another makes it waits.
+    """
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        plain = re.sub(r"[^\w.,-]+", "_", name)[:100]
+        folder = run_folder / "once" / plain
+        folder.parent.mkdir(exist_ok=True)
+        with open(folder.with_name(f"{plain}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = folder.with_name(f"{plain}.done")
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_are_warm(run_folder) -> None:
+    warm.let_children_be_forked(run_folder, os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests marked `cold`, and the fixtures they are the first to ask for, start real processes."""
+    if not item.get_closest_marker("cold"):
+        return (yield)
+    os.environ[warm.COLD] = "yes"
+    try:
+        return (yield)
+    finally:
+        del os.environ[warm.COLD]
 
 
 @pytest.fixture(scope="session")
@@ -55,17 +112,16 @@ def refused(pocketship):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, pocketship):
+def exported(once, pocketship):
     """A bundle of `tests/models.py:NAME` for the given targets, exported once; do not change it."""
-    bundles: dict[tuple[str, str], Path] = {}
 
     def get(name: str, targets: str = "all") -> Path:
-        if (name, targets) not in bundles:
-            output = tmp_path_factory.mktemp(name) / "bundle"
-            done = pocketship("export", f"{MODELS}:{name}", "--target", targets, "-o", output, "--quiet")
+        def make(folder: Path) -> None:
+            words = ("--target", targets, "-o", folder / "bundle", "--quiet")
+            done = pocketship("export", f"{MODELS}:{name}", *words)
             assert done.returncode == 0, done.stderr
-            bundles[name, targets] = output
-        return bundles[name, targets]
+
+        return once(f"bundle {name} {targets}", make) / "bundle"
 
     return get
 
@@ -78,6 +134,28 @@ def copy_of(tmp_path):
         return Path(shutil.copytree(bundle, tmp_path / "copy"))
 
     return copy
+
+
+DURATIONS = ROOT / "build" / "durations.tsv"
+SLOWEST = 40
+seconds_of: Counter[str] = Counter()
+"""By test the seconds of its set-up, call and tear-down, in the process that collects the workers' reports."""
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    seconds_of[report.nodeid] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Keep every test's seconds, and print the slowest: in CI, where `.ci/run` holds them against its budget."""
+    if not os.environ.get("CI") or not seconds_of:
+        return
+    DURATIONS.parent.mkdir(exist_ok=True)
+    rows = [f"{seconds:.2f}\t{name}\n" for name, seconds in seconds_of.most_common()]
+    DURATIONS.write_text("".join(rows), encoding="utf-8")
+    place = DURATIONS.relative_to(ROOT)
+    terminalreporter.section(f"the {SLOWEST} slowest of {len(rows)} tests, in seconds; all are in {place}")
+    terminalreporter.write("".join(rows[:SLOWEST]))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,20 +25,26 @@ HIGHEST_OPSET = 23
 """The highest that torch 2.13 writes; low-bit weights may need a higher one (see low_bit_onnx.py)."""
 
 
+@functools.cache
+def translations(opset: int) -> Any:
+    """torch's table from operators to their translations, an `ONNXRegistry`: a second of parsing, so it is kept."""
+    from torch.onnx._internal.exporter import _registration
+
+    return _registration.ONNXRegistry.from_torchlib(opset)
+
+
 def prepare(program: Program, settings: LoweringSettings) -> Program:
     """Decompose into the operations that torch.onnx translates (torch.onnx.export's own first step)."""
-    from torch.onnx._internal.exporter import _core, _registration
+    from torch.onnx._internal.exporter import _core
 
-    registry = _registration.ONNXRegistry.from_torchlib(min(max(TORCHLIB_OPSET, settings.opset), HIGHEST_OPSET))
-    exported = _core._prepare_exported_program_for_export(program.exported, registry=registry)
+    opset = min(max(TORCHLIB_OPSET, settings.opset), HIGHEST_OPSET)
+    exported = _core._prepare_exported_program_for_export(program.exported, registry=translations(opset))
     return Program(exported, program.signature, program.low_bit)
 
 
 def unsupported(program: Program) -> tuple[Unsupported, ...]:
     """The operations of a prepared program without a translation in torch.onnx."""
-    from torch.onnx._internal.exporter import _registration
-
-    registry = _registration.ONNXRegistry.from_torchlib()
+    registry = translations(TORCHLIB_OPSET)
     nodes = (
         n
         for n in program.exported.graph.nodes

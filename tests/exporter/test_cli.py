@@ -49,6 +49,7 @@ def one_export(pocketship, mlp, tmp_path_factory):
 # --- help ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cold
 def test_help_lists_every_command(pocketship):
     for words in (("--help",), ()):
         done = pocketship(*words)
@@ -89,6 +90,7 @@ def test_python_m_exporter_is_pocketship(tmp_path):
 # --- export --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cold
 def test_stages_on_stderr_and_the_table_on_stdout(one_export):
     done, folder = one_export
     assert done.returncode == 0, done.stderr
@@ -109,6 +111,7 @@ def test_the_folder_is_named_after_the_source(one_export):
     assert names == {"model.onnx", "manifest.json", "golden.npz", "README.md", "export.log"}
 
 
+@pytest.mark.cold
 def test_the_noise_of_the_converters_is_in_the_log_only(exported, mlp, pocketship, tmp_path):
     log = (exported("mlp") / "export.log").read_text()
     assert "===== onnx.log" in log and "===== tflite.log" in log and "===== coreml.log" in log
@@ -190,6 +193,7 @@ def test_verify(exported, pocketship):
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+@pytest.mark.cold
 def test_verify_names_what_is_changed(exported, copy_of, pocketship):
     bundle = copy_of(exported("mlp"))
     content = bytearray((bundle / "model.onnx").read_bytes())
@@ -203,6 +207,7 @@ def test_verify_names_what_is_changed(exported, copy_of, pocketship):
     strict(pocketship("verify", bundle, "--json").stdout)
 
 
+@pytest.mark.cold
 def test_inspect_a_bundle_and_a_file(exported, pocketship):
     bundle = exported("mlp")
     done = pocketship("inspect", bundle)
@@ -223,6 +228,7 @@ def test_inspect_a_bundle_and_a_file(exported, pocketship):
     assert "and 3 more of" in fewer.stdout
 
 
+@pytest.mark.cold
 def test_doctor(pocketship):
     done = pocketship("doctor")
     assert done.returncode == 0, done.stderr
@@ -231,6 +237,7 @@ def test_doctor(pocketship):
     assert {"what", "works", "found", "remedy", "required"} == set(findings[0])
 
 
+@pytest.mark.cold
 def test_zoo(pocketship):
     done = pocketship("zoo")
     assert done.returncode == 0

@@ -34,6 +34,7 @@ from runtimes.bundle import MANIFEST, damage, read_manifest
 from runtimes.errors import BadInput, PocketshipError
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.cold
 MLP = f"{ROOT / 'tests' / 'models.py'}:mlp"
 RUN = "POCKETSHIP_TEST_RUN"
 LEAVE_S = 20.0

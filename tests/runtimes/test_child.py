@@ -16,6 +16,7 @@ from runtimes import child, errors
 from runtimes.child import Completed, Crashed, OutOfMemory, Refused, TimedOut
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.cold
 PATIENCE_S = 60.0  # no test waits for it; a child that takes so long is a bug, or the machine is stuck
 
 HELPERS = """
