@@ -1,4 +1,6 @@
-"""Writes runtimes/processing/tokenizers/unicode.txt: what BERT's normalizer and pre-tokenizer do to each code point, asked of `tokenizers`.
+"""Writes the unicode.txt of the tokenizers: what BERT's normalizer and pre-tokenizer do to each code point.
+
+Asked of `tokenizers`.
 
 python tests/conformance/unicode_tables.py [FILE]
 """
