@@ -11,7 +11,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := build/demo
 # CI runs the long matrices too, and what needs emulated boards, a phone's double and a browser.
 TESTS := $(if $(CI),,-m "not slow and not device and not browser")
-PAGE := benchmarks/devices/page
+PAGE := benchmarks/devices/browser/page
 # Test processes at once, each with one thread: most tests wait for a converter on one core.
 JOBS ?= 2
 

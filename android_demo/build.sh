@@ -146,7 +146,7 @@ for pair in javac:openjdk-17-jdk-headless aapt2:aapt apksigner:apksigner zipalig
 done
 mkdir -p "$out"
 [ -d "$generated/minilm" ] && [ -d "$generated/rnet" ] && [ -z "${FRESH:-}" ] || generate
-"$root/benchmarks/devices/runner/build.sh" headers
+"$root/benchmarks/devices/adb/runner/build.sh" headers
 fetch_dexer
 resources
 compile stubs "" $(sources "$here/stubs")

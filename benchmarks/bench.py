@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.agent.machine import facts as facts_of_this_machine
 from benchmarks.devices import Interrupted, Options, kind_of, run_of
 from benchmarks.job import Case, Job, JobArtifact, Json
-from benchmarks.record import Proof, Recorder, with_kernels
-from benchmarks.result import (
+from benchmarks.results.record import Proof, Recorder, with_kernels
+from benchmarks.results.result import (
     RESULT_VERSION,
     ArtifactFacts,
     DeviceFacts,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.agent.samples import named_for, run_samples
-from benchmarks.scores import score_outputs
-from benchmarks.stats import wilson
+from benchmarks.results.stats import wilson
 from benchmarks.tasks import Arrays, Task
+from benchmarks.tasks.scores import score_outputs
 from runtimes import child
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput, ParityFailed
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 class Evaluation:
     """How good an artifact is: `value` of `metric` over `samples` of `of_samples` test samples, and its 95% interval.
 
-    `others` holds further figures by name: see `benchmarks.scores`.
+    `others` holds further figures by name: see `benchmarks.tasks.scores`.
     """
 
     artifact: str

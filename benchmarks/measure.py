@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarks.devices.local import do
 from benchmarks.job import Case, Job, JobArtifact, Json
-from benchmarks.record import Recorder
-from benchmarks.result import ArtifactFacts, Samples
-from benchmarks.stats import Estimate, median, ratio_interval
+from benchmarks.results.record import Recorder
+from benchmarks.results.result import ArtifactFacts, Samples
+from benchmarks.results.stats import Estimate, median, ratio_interval
 from runtimes.errors import BadInput, PocketshipError
 from runtimes.parity import size_bytes
 from runtimes.session import format_of

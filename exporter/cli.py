@@ -11,15 +11,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from benchmarks.bench_cli import app as benching
-from benchmarks.cli import app as evaluating
-from benchmarks.report_cli import app as reporting
-from benchmarks.screen import in_words, out, print_json
-from exporter.delivery.cli import app as delivering
-from exporter.delivery.seal_cli import app as sealing
-from exporter.embed.cli import app as embedding
-from exporter.screen import Progress, print_bundle, print_layers, print_plan, print_report
-from exporter.suite_cli import app as running
+from benchmarks.commands.accuracy import app as evaluating
+from benchmarks.commands.bench import app as benching
+from benchmarks.commands.report import app as reporting
+from benchmarks.console import in_words, out, print_json
+from exporter.commands.delivery import app as delivering
+from exporter.commands.embedding import app as embedding
+from exporter.commands.screen import Progress, print_bundle, print_layers, print_plan, print_report
+from exporter.commands.sealing import app as sealing
+from exporter.commands.suite import app as running
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 INTERRUPTED = 130
@@ -43,7 +43,7 @@ def context(context: typer.Context) -> None:
     """Hand the measuring commands what only the exporter can find out."""
 
     def kernels_of(path: Path) -> Any:
-        from exporter.kernels import kernels_of as find
+        from exporter.inspection.kernels import kernels_of as find
 
         return find(path)
 
@@ -187,9 +187,9 @@ def export(
 ) -> None:
     """Export a model to ONNX, TFLite and Core ML, prove each file equal to it, and write a bundle."""
     from exporter import pipeline
-    from exporter.ledger import parse_bytes, parse_percent
-    from exporter.options import Options, parse_dynamic, parse_shapes, parse_targets
-    from exporter.recipe import recipe_of
+    from exporter.compression.recipe import recipe_of
+    from exporter.ledger.rows import parse_bytes, parse_percent
+    from exporter.stages.options import Options, parse_dynamic, parse_shapes, parse_targets
 
     options = Options(
         targets=parse_targets(target),
@@ -279,8 +279,8 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Print an artifact's signature, its operations, its size by tensor, and what its low-bit weights really run on."""
-    from exporter.inspection import inspect as read
-    from exporter.kernels import kernels_of, to_json
+    from exporter.inspection.kernels import kernels_of, to_json
+    from exporter.inspection.report import inspect as read
     from runtimes.bundle import read_manifest
 
     is_bundle = path.is_dir() and path.suffix != ".mlpackage"
@@ -309,8 +309,8 @@ def sensitivity(
     quiet: QuietOption = False,
 ) -> None:
     """Print how much each layer alone, in few bits, changes the outputs: which can bear 2 bits, and which cannot."""
+    from exporter.commands.layers import check_plot, draw_layers, layers_of, parse_bits
     from exporter.families import ZOO
-    from exporter.layers import check_plot, draw_layers, layers_of, parse_bits
 
     widths = parse_bits(bits)
     if plot:
@@ -338,7 +338,7 @@ def sensitivity(
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what works on this machine, and what to install for the rest."""
-    from exporter.doctor import examine
+    from exporter.commands.doctor import examine
 
     checks = examine()
     if as_json:
@@ -377,7 +377,7 @@ def schema(
     preprocessor: Annotated[bool, typer.Option("--preprocessor", help="Of preprocessor.json instead.")] = False,
 ) -> None:
     """Print the JSON Schema of manifest.json, of a file of bench results, or of preprocessor.json."""
-    from benchmarks.result import result_schema
-    from exporter.schema import manifest_schema, preprocessor_schema
+    from benchmarks.results.result import result_schema
+    from exporter.bundle.schema import manifest_schema, preprocessor_schema
 
     print_json(result_schema() if results else preprocessor_schema() if preprocessor else manifest_schema())

@@ -13,17 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.artifacts import (
-    TRAINING_TIMEOUT_S,
-    OnProgress,
-    OnStage,
-    Road,
-    SourceFacts,
-    Stage,
-    export_settings,
-)
-from exporter.bundle_readme import bundle_readme
-from exporter.bundle_writer import (
+from exporter.bundle.readme import bundle_readme
+from exporter.bundle.versions import tool_versions
+from exporter.bundle.writer import (
     NEW_BUNDLE,
     WORK,
     commit,
@@ -32,13 +24,21 @@ from exporter.bundle_writer import (
     write_manifest,
     writing_errors,
 )
-from exporter.children import Children, value_of
+from exporter.compression.recipe import NO_RECIPE, Recipe, recipe_of, to_json
 from exporter.families import ZOO
 from exporter.lowering import TARGETS
-from exporter.options import Options, check_installed, check_options, parse_targets
-from exporter.recipe import NO_RECIPE, Recipe, recipe_of, to_json
-from exporter.snapshot import Snapshot
-from exporter.versions import tool_versions
+from exporter.processes.children import Children, value_of
+from exporter.stages.options import Options, check_installed, check_options, parse_targets
+from exporter.stages.snapshot import Snapshot
+from exporter.stages.targets import (
+    TRAINING_TIMEOUT_S,
+    OnProgress,
+    OnStage,
+    Road,
+    SourceFacts,
+    Stage,
+    export_settings,
+)
 from runtimes import child
 from runtimes.bundle import GOLDEN, digest, from_json
 from runtimes.errors import BadInput, PocketshipError
@@ -137,7 +137,7 @@ def _check_limits(options: Options) -> None:
     if not options.measure:
         raise BadInput("a limit needs measuring", where="--no-measure", remedy="leave one of them out")
     from benchmarks.measure import not_timed
-    from exporter.ledger import check_judgeable
+    from exporter.ledger.rows import check_judgeable
 
     timed = [target for target in options.targets if not not_timed(Path(TARGETS[target].file_name))]
     check_judgeable(timed, options.data is not None, *limits)
@@ -147,8 +147,8 @@ def _measured(
     road: Road, options: Options, work: Path, children: Children, on_stage: OnStage, on_progress: OnProgress
 ) -> tuple[LedgerRow, ...]:
     """What each stage of the recipe cost and brought; raises LimitNotMet where that is not what the user asked for."""
-    from exporter.ledger import check_limits
-    from exporter.measured import fill_ledger
+    from exporter.ledger.rows import check_limits
+    from exporter.stages.measure import fill_ledger
 
     ledger = fill_ledger(road.proven, options, work, children, on_stage, on_progress)
     check_limits(ledger, options.max_drop, options.max_size_bytes, options.min_speedup)
@@ -241,7 +241,7 @@ def prepare(
 
         if isinstance(source, str):
             outcome = child.call(
-                "exporter.prepare:prepare",
+                "exporter.stages.prepare:prepare",
                 job,
                 timeout_s=TRAINING_TIMEOUT_S if options.recipe.steps else PREPARE_TIMEOUT_S,
                 log_path=work / LOG,
@@ -251,7 +251,7 @@ def prepare(
             )
             value_of(outcome, f"{source}: loading and tracing")
         else:
-            from exporter.prepare import prepare_module
+            from exporter.stages.prepare import prepare_module
 
             prepare_module(*source, job, lambda event: tell(json.loads(json.dumps(event))))  # as a child's would come
 
@@ -310,8 +310,8 @@ def _finish(road: Road, options: Options, ledger: tuple[LedgerRow, ...], partial
         ledger=ledger,
     )
     if ledger:
-        from exporter.ledger import not_judged
-        from exporter.report import write_report
+        from exporter.ledger.report import write_report
+        from exporter.ledger.rows import not_judged
 
         write_report(manifest, new, not_judged(ledger, options.min_speedup))
     (new / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")

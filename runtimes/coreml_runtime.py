@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 import numpy as np
 
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
-from runtimes.mil_evaluator import declared_outputs, evaluate, load_program, protocol_buffers
+from runtimes.mil.evaluator import declared_outputs, evaluate, load_program, protocol_buffers
 from runtimes.session import fit
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import agent_zip
 from benchmarks.devices import DEVICES
+from benchmarks.devices.ssh import agent_zip
 from benchmarks.tasks import TASKS
-from exporter import artifacts, pipeline
+from exporter import pipeline
 from exporter.families import ZOO
 from exporter.lowering import TARGETS
+from exporter.stages import targets
 from runtimes.session import RUNTIMES, SUFFIXES
 from runtimes.types import FORMATS
 
@@ -29,14 +30,14 @@ PEERS = ROOT / "benchmarks" / "peers" / "bare"
 """What a user would run without pocketship: scripts of their own, which the peers benchmark starts as processes."""
 
 FILES = sorted(f for package in ORDER for f in (ROOT / package).rglob("*.py") if PEERS not in f.parents)
-RUNTIME_FILES = [f for f in FILES if f.parent.name == "runtimes"]
+RUNTIME_FILES = [f for f in FILES if f.relative_to(ROOT).parts[0] == "runtimes"]
 COMMAND_LINES = [
     ROOT / "exporter" / "cli.py",
-    ROOT / "exporter" / "families" / "train.py",
-    ROOT / "benchmarks" / "cli.py",
-    ROOT / "benchmarks" / "bench_cli.py",
-    ROOT / "benchmarks" / "report_cli.py",
-    ROOT / "benchmarks" / "screen.py",
+    ROOT / "exporter" / "training" / "zoo.py",
+    ROOT / "benchmarks" / "console.py",
+    ROOT / "benchmarks" / "commands" / "accuracy.py",
+    ROOT / "benchmarks" / "commands" / "bench.py",
+    ROOT / "benchmarks" / "commands" / "report.py",
     ROOT / "benchmarks" / "agent" / "__main__.py",
     *(ROOT / "benchmarks" / "peers").glob("*.py"),
 ]
@@ -116,7 +117,7 @@ def test_runtimes_are_python_3_9(file):
                 assert not unions, f"line {annotation.lineno}: X | Y needs Python 3.10 once somebody reads the hints"
 
 
-AGENT_FILES = [ROOT / name for name in agent_zip.files_of(FORMATS) if "coreml" not in name and "mil_" not in name]
+AGENT_FILES = [ROOT / name for name in agent_zip.files_of(FORMATS) if "coreml" not in name and "/mil/" not in name]
 
 
 def test_what_travels_to_a_board_runs_on_python_3_9():
@@ -207,7 +208,7 @@ def mentioned(name: str, folder: str) -> bool:
 
 def test_the_formats_are_the_same_everywhere():
     assert tuple(TARGETS) == tuple(RUNTIMES) == FORMATS
-    assert sorted(artifacts.SLOWEST_FIRST) == sorted(FORMATS)
+    assert sorted(targets.SLOWEST_FIRST) == sorted(FORMATS)
     assert {name: SUFFIXES[Path(target.file_name).suffix] for name, target in TARGETS.items()} == {
         f: f for f in FORMATS
     }
@@ -248,7 +249,7 @@ def test_a_model_of_the_zoo_is_one_row_with_a_module_a_task_and_a_mirrored_test(
 
 def test_every_family_has_a_row_and_every_file_of_weights_a_model():
     folder = ROOT / "exporter" / "families"
-    files = {f"exporter.families.{f.stem}" for f in folder.glob("[a-z]*.py") if f.stem != "train"}
+    files = {f"exporter.families.{f.stem}" for f in folder.glob("[a-z]*.py")}
     assert files == {model.module for model in ZOO.values()}
     assert {f.stem for f in (folder / "weights").iterdir()} <= set(ZOO)
 
@@ -262,14 +263,18 @@ def test_a_task_is_one_row_with_a_module_its_models_and_a_mirrored_test(name):
 
 
 def test_every_task_has_its_row():
-    files = {f"benchmarks.tasks.{f.stem}" for f in (ROOT / "benchmarks" / "tasks").glob("[a-z]*.py") if f.stem != "own"}
+    files = {
+        f"benchmarks.tasks.{f.stem}"
+        for f in (ROOT / "benchmarks" / "tasks").glob("[a-z]*.py")
+        if f.stem not in ("own", "scores")
+    }
     assert files == {row.module for row in TASKS.values()}
 
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_a_device_is_one_module_one_row_and_a_mirrored_test(name):
     assert callable(importlib.import_module(DEVICES[name]).run)
-    assert mentioned(name, "benchmarks" if name == "local" else f"benchmarks/devices/test_{name}.py")
+    assert mentioned(name, "benchmarks" if name == "local" else f"benchmarks/devices/{name}")
 
 
 HEAVY = {"torch", "numpy", "scipy", "pandas", "tensorflow", "onnx", "onnxruntime", "onnxscript", "onnx_ir"} | {

@@ -38,7 +38,7 @@ def facts(root: Path = ROOT) -> Json:
 
 
 def condition(root: Path = ROOT) -> Json:
-    """The condition of the moment, without its time: see `benchmarks.result.Condition`."""
+    """The condition of the moment, without its time: see `results.result.Condition`."""
     cores = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
     temperatures = [t for t in map(_int, (root / "sys/class/thermal").glob("thermal_zone*/temp")) if t is not None]
     return {

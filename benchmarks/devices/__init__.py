@@ -42,7 +42,7 @@ class Options:
 
 
 class Interrupted(PocketshipError):
-    """A device was lost in the middle of a job; `cause` is one of `benchmarks.result.CAUSES`."""
+    """A device was lost in the middle of a job; `cause` is one of `benchmarks.results.result.CAUSES`."""
 
     def __init__(self, cause: str, what: str, *, where: str = "", remedy: str = "") -> None:
         super().__init__(what, where=where, remedy=remedy)
@@ -53,9 +53,9 @@ Run = Callable[[str, Job, Mapping[str, Path], Options, OnEvent], None]
 
 DEVICES = {
     "local": "benchmarks.devices.local",
-    "ssh": "benchmarks.devices.ssh",
-    "adb": "benchmarks.devices.adb",
-    "browser": "benchmarks.devices.browser",
+    "ssh": "benchmarks.devices.ssh.device",
+    "adb": "benchmarks.devices.adb.device",
+    "browser": "benchmarks.devices.browser.device",
 }
 """kind -> module with `run`, imported only when it is needed."""
 

@@ -26,9 +26,9 @@ from benchmarks.peers.native import PERF_TEST, Loop, compile_loop, library, perf
 from benchmarks.peers.processes import Line, print_figures
 from benchmarks.peers.stacks import LARGE, MIDDLE, SMALL, Stack, stack, stack_of
 from benchmarks.peers.start import print_starts, starts
-from benchmarks.record import Recorder
-from benchmarks.result import ArtifactFacts, Result
-from benchmarks.stats import Estimate, median, process_ratio_interval, ratio_interval
+from benchmarks.results.record import Recorder
+from benchmarks.results.result import ArtifactFacts, Result
+from benchmarks.results.stats import Estimate, median, process_ratio_interval, ratio_interval
 from runtimes.errors import PocketshipError
 
 PARTS = ("50us", "50ms", "overhead", "repeats", "alike", "start")

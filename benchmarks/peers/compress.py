@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.evaluate import Evaluation, answers, as_reference, evaluate
 from benchmarks.measure import NotTimed, Timed, measure, speedup
 from benchmarks.peers.processes import Line, ours, peer, print_figures
-from benchmarks.stats import Estimate, in_words
+from benchmarks.results.stats import Estimate, in_words
 from benchmarks.tasks import Arrays, Task, load_task
 from runtimes.bundle import GOLDEN, digest
 from runtimes.errors import PocketshipError

@@ -15,7 +15,7 @@ from benchmarks.peers.processes import BARE, ROOT
 from benchmarks.peers.stacks import Stack
 
 HEADERS = ROOT / "build" / "runner" / "aar" / "headers"
-FETCH = (str(ROOT / "benchmarks" / "devices" / "runner" / "build.sh"), "headers")
+FETCH = (str(ROOT / "benchmarks/devices/adb/runner/build.sh"), "headers")
 """Lays onnxruntime's C header there: it is in no wheel."""
 PERF_TEST = "onnxruntime_perf_test"
 P50 = re.compile(r"^P50 Latency: (\S+) s$", re.MULTILINE)

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.agent_zip import ROOT, files_of
 from benchmarks.devices.local import do
+from benchmarks.devices.ssh.agent_zip import ROOT, files_of
 from benchmarks.job import Case, Job, JobArtifact, Json
 from benchmarks.peers.processes import BARE, Line
 from benchmarks.peers.stacks import Stack
-from benchmarks.stats import Estimate, median, median_interval
+from benchmarks.results.stats import Estimate, median, median_interval
 from runtimes.errors import PocketshipError
 
 MOST_SOURCE_BYTES, MOST_TIMES_SLOWER, MOST_BYTES_MORE = 60 * 1024, 1.3, 5_000_000

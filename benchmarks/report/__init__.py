@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.result import Result
+from benchmarks.results.result import Result
 from runtimes.errors import BadInput
 
 TITLE = "pocketship bench report"

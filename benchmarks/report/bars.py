@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.report import words
 from benchmarks.report.sections import label_in_section, labels_of, place
-from benchmarks.result import Result
+from benchmarks.results import words
+from benchmarks.results.result import Result
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from benchmarks.report import TITLE, words
+from benchmarks.report import TITLE
 from benchmarks.report.page import counts, dates, settings_said
 from benchmarks.report.sections import (
     KINDS,
@@ -17,8 +17,9 @@ from benchmarks.report.sections import (
     sections_of,
     summary,
 )
-from benchmarks.report.words import Cell, Table
-from benchmarks.result import Result
+from benchmarks.results import words
+from benchmarks.results.result import Result
+from benchmarks.results.words import Cell, Table
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 

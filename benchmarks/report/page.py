@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import words
 from benchmarks.report.bars import Bar, kernel_bars, memory_bars
 from benchmarks.report.charts import Chart, distribution, over_time
 from benchmarks.report.pareto import pareto
@@ -25,8 +24,9 @@ from benchmarks.report.sections import (
     summary,
     versions,
 )
-from benchmarks.result import Result
-from benchmarks.trust import execution
+from benchmarks.results import words
+from benchmarks.results.result import Result
+from benchmarks.results.trust import execution
 
 TEMPLATES = Path(__file__).parent / "templates"
 TITLE = "pocketship bench report"

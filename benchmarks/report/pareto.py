@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchmarks.report import words
 from benchmarks.report.charts import (
     BOTTOM,
     HEIGHT,
@@ -24,8 +23,9 @@ from benchmarks.report.charts import (
     trimmed,
     x_ticks_of,
 )
-from benchmarks.result import Result
-from benchmarks.trust import latency_is_real
+from benchmarks.results import words
+from benchmarks.results.result import Result
+from benchmarks.results.trust import latency_is_real
 
 GLYPH = 6.3
 """Width of a letter of a label, in units of the viewBox."""

@@ -6,11 +6,12 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.report import TITLE, words
+from benchmarks.report import TITLE
 from benchmarks.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Style, distribution
 from benchmarks.report.pareto import pareto
 from benchmarks.report.sections import latest, sections_of
-from benchmarks.result import Result
+from benchmarks.results import words
+from benchmarks.results.result import Result
 from runtimes.errors import BadInput
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.console import out
 from benchmarks.report.sections import sections_of, summary
-from benchmarks.report.words import Table
-from benchmarks.result import Result
-from benchmarks.screen import out
+from benchmarks.results.result import Result
+from benchmarks.results.words import Table
 
 
 def print_table(table: Table) -> None:

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.report import words
-from benchmarks.report.words import Cell, Table, model_of
-from benchmarks.result import Result
-from benchmarks.trust import execution
+from benchmarks.results import words
+from benchmarks.results.result import Result
+from benchmarks.results.trust import execution
+from benchmarks.results.words import Cell, Table, model_of
 
 KINDS = {
     "physical": "measured on the device itself",

@@ -47,7 +47,7 @@ class Task:
 
     `score(outputs, split)` takes the outputs by name, one sample a row, and the samples they belong to. A task with a
     `gallery` compares with samples of known labels: its `score(outputs, split, gallery_outputs, gallery)` also takes
-    what the same model gives for those. `benchmarks.scores.score_outputs` calls either.
+    what the same model gives for those. `benchmarks.tasks.scores.score_outputs` calls either.
     """
 
     name: str

@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.scores import accuracy
 from benchmarks.tasks import TASKS, Split, Task, stratified
+from benchmarks.tasks.scores import accuracy
 from runtimes.errors import BadInput
 
 SIDE = 24

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scores import accuracy
 from benchmarks.tasks import Arrays, Split, Task, shared_samples
+from benchmarks.tasks.scores import accuracy
 from runtimes.errors import BadInput
 
 SPLITS = ("train", "calibration", "test")

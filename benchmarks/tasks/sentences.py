@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scores import nearest_class_mean
 from benchmarks.tasks import TASKS, Split, Task, stratified
+from benchmarks.tasks.scores import nearest_class_mean
 from runtimes.errors import BadInput
 
 SOURCES = {

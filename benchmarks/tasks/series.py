@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scores import accuracy
 from benchmarks.tasks import TASKS, Split, Task, stratified
+from benchmarks.tasks.scores import accuracy
 from runtimes.errors import BadInput
 
 SEED = 0

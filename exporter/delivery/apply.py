@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.bundle_writer import NEW_BUNDLE, commit, partial_folder, writing_errors
+from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder, writing_errors
 from exporter.delivery import task_vector, update_file
 from exporter.delivery.delta import decompressed, intact_files, manifest_hash, names_of, update_of
 from exporter.delivery.update_file import Header, Part

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.bundle_writer import write_manifest
+from exporter.bundle.writer import write_manifest
 from exporter.delivery import task_vector, update_file
 from exporter.delivery.update_file import Header, Part
 from runtimes import child

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from exporter.bundle_writer import NEW_BUNDLE, commit, partial_folder, writing_errors
+from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder, writing_errors
 from runtimes.bundle import MANIFEST, inside, read_manifest
 from runtimes.errors import BadInput, NotInstalled, ParityFailed
 

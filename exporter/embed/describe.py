@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.versions import tool_versions
+from exporter.bundle.versions import tool_versions
 from runtimes.bundle import damage, read_manifest
 from runtimes.compare import RELATIVE_TOLERANCE
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.golden import Golden, read_golden
-from runtimes.preprocessor import (
+from runtimes.processing.preprocessor import (
     PREPROCESSOR,
     Audio,
     Entry,
@@ -29,7 +29,7 @@ from runtimes.types import Artifact, BundleFile, Manifest
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtimes.wordpiece import WordPiece
+    from runtimes.processing.tokenizers.wordpiece import WordPiece
 
 DTYPES = ("float32", "int32", "int64")
 """What generated code can hand over; int64 becomes int32 where the artifact takes that."""
@@ -165,7 +165,7 @@ def describe(bundle: Path, formats: tuple[str, ...], name: str | None = None, pa
         files["unicode.txt"] = _unicode_tables()
     for entry in preprocessor.inputs:
         if isinstance(entry, Audio):
-            from runtimes.audio import tables
+            from runtimes.processing.audio import tables
 
             files["audio.bin"] = tables(entry)
     golden_file = _GoldenFile()
@@ -257,7 +257,7 @@ def _tokenizer(bundle: Path, preprocessor: Preprocessor) -> WordPiece | None:
         return None
     if len(texts) > 1:
         raise BadInput("two texts in one model", where=str(bundle / PREPROCESSOR), remedy="see docs/preprocessor.md")
-    from runtimes.wordpiece import WordPiece
+    from runtimes.processing.tokenizers.wordpiece import WordPiece
 
     path = bundle / TOKENIZER
     if not path.is_file():
@@ -266,7 +266,7 @@ def _tokenizer(bundle: Path, preprocessor: Preprocessor) -> WordPiece | None:
 
 
 def _unicode_tables() -> bytes:
-    from runtimes import wordpiece
+    from runtimes.processing.tokenizers import wordpiece
 
     return (Path(wordpiece.__file__).parent / "unicode.txt").read_bytes()
 

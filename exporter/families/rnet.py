@@ -11,8 +11,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from exporter.families import packaged
-from exporter.sources import Source
-from runtimes.preprocessor import Image
+from exporter.load import Source
+from runtimes.processing.preprocessor import Image
 
 SIDE = 24
 

@@ -1,7 +1,7 @@
 """PatchMixer: a small mixer for the classification of time series, after TSMixer and Tiny Time Mixers.
 
 TSMixer: Ekambaram et al., "TSMixer: Lightweight MLP-Mixer Model for Multivariate Time Series Forecasting", 2023. The
-weights were trained from scratch with `python -m exporter.families.train series` on the train splits of the tasks.
+weights were trained from scratch with `python -m exporter.training.zoo series` on the train splits of the tasks.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.families import packaged
-from exporter.sources import Source
-from runtimes.preprocessor import Series
+from exporter.load import Source
+from runtimes.processing.preprocessor import Series
 
 EPSILON = 1e-5
 

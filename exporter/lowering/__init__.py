@@ -12,6 +12,9 @@ from typing import Any
 
 POLL_S = 0.01
 LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
+EXPORTER = Path(__file__).parent.parent
+FAMILIES = EXPORTER / "families"
+"""Models: their lines are as a user's."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[s
     target = importlib.import_module(TARGETS[job["target"]].module)
     for package in TARGETS[job["target"]].packages:
         importlib.import_module(package)
-    from exporter.trace import load_program
+    from exporter.tracing.program import load_program
 
     for index, snapshot in enumerate(job["snapshots"]):
         while not Path(snapshot["settings"]).exists():
@@ -93,5 +96,5 @@ def user_line(stack_trace: str) -> str:
         if line.lstrip().startswith('File "') and ", line " in line
     ]
     own = [f for f in frames if not any(folder in f[0] for folder in LIBRARY_FOLDERS)]
-    own = [f for f in own if Path(f[0]).parent != Path(__file__).parent.parent] or frames
+    own = [f for f in own if EXPORTER not in Path(f[0]).parents or FAMILIES in Path(f[0]).parents] or frames
     return f"{own[-1][0]}:{own[-1][1]} ({own[-1][2]})" if own else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.low_bit import LowBit, LowBitWeight
+from exporter.low_bit.weight import LowBit, LowBitWeight
 from exporter.lowering import LoweringSettings
 from exporter.lowering.representation import COREML_PALETTE, Carried, representation
 

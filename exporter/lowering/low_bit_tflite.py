@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.emulation import grid_of
-from exporter.low_bit import LowBit, LowBitWeight, Range
+from exporter.compression.analysis.emulation import grid_of
+from exporter.formats.tflite_file import add_tensor, constant, operator_code, operator_name, read, write
+from exporter.low_bit.weight import LowBit, LowBitWeight, Range
 from exporter.lowering.representation import Carried, Representation, representation
-from exporter.lowering.tflite_file import add_tensor, constant, operator_code, operator_name, read, write
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema

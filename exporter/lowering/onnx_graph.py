@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.emulation import Grid, grid_of
-from exporter.low_bit import LowBitWeight, Range
+from exporter.compression.analysis.emulation import Grid, grid_of
+from exporter.low_bit.weight import LowBitWeight, Range
 from exporter.lowering.representation import Carried
 
 if TYPE_CHECKING:

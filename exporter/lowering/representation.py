@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from exporter.low_bit import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight
+from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight
 from runtimes.errors import BadInput
 
 

@@ -16,7 +16,7 @@ from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.decompositions import ACTIVATIONS, ALPHA, INEXACT, REFUSED
 from exporter.lowering.low_bit_coreml import carry
 from exporter.lowering.representation import Carried
-from exporter.trace import Program
+from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 
 if TYPE_CHECKING:

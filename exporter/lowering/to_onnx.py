@@ -12,7 +12,7 @@ import torch
 from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.low_bit_onnx import carry
 from exporter.lowering.representation import Carried
-from exporter.trace import Program
+from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from exporter.formats.tflite_file import read, write
 from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.decompositions import ALPHA, DOUBLED, FOLDED
 from exporter.lowering.low_bit_tflite import carry
 from exporter.lowering.representation import Carried
-from exporter.lowering.tflite_file import read, write
-from exporter.trace import Program
+from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 
 SIGNATURE_KEY = "serving_default"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.result import (
+from benchmarks.results.result import (
     ArtifactFacts,
     Block,
     Condition,
@@ -21,7 +21,7 @@ from benchmarks.result import (
     Settings,
     statistics_of,
 )
-from benchmarks.stats import wilson
+from benchmarks.results.stats import wilson
 from runtimes.kernels import KernelTruth
 from runtimes.signature import ExecutedBy
 from runtimes.types import Accuracy, Parity

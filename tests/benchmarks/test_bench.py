@@ -19,12 +19,12 @@ import pytest
 
 from benchmarks import bench as module
 from benchmarks.bench import Board, Plan, asked, bench, job_of
-from benchmarks.bench_cli import parse_numbers, parse_seconds, parse_share, raise_failures
-from benchmarks.bench_screen import print_csv, print_results, remarks
+from benchmarks.commands.bench import parse_numbers, parse_seconds, parse_share, raise_failures
+from benchmarks.commands.bench_screen import print_csv, print_results, remarks
 from benchmarks.devices import DEVICES, Interrupted, Options, kind_of, run_of
 from benchmarks.fleet import read_fleet
-from benchmarks.result import Failure, read_results
-from benchmarks.trust import latency_is_real
+from benchmarks.results.result import Failure, read_results
+from benchmarks.results.trust import latency_is_real
 from runtimes.errors import BadInput, ParityFailed
 
 ROOT = Path(__file__).resolve().parents[2]

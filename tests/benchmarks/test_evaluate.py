@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 import exporter.cli
 from benchmarks.agent.samples import batch_of, run_samples
 from benchmarks.evaluate import answers, as_reference, evaluate, joined, order_of
-from benchmarks.scores import accuracy, nearest_class_mean
-from benchmarks.stats import wilson
+from benchmarks.results.stats import wilson
 from benchmarks.tasks import TASKS, Split, Task
+from benchmarks.tasks.scores import accuracy, nearest_class_mean
 from runtimes import child
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
@@ -291,7 +291,7 @@ def test_the_table(onnx_file, folder):
 
 
 def test_figures_that_are_no_number_are_null(onnx_file, folder, monkeypatch):
-    monkeypatch.setattr("benchmarks.scores.faithfulness", lambda *words: {"cosine": float("nan")})
+    monkeypatch.setattr("benchmarks.tasks.scores.faithfulness", lambda *words: {"cosine": float("nan")})
     file = onnx_file("n")
     done = command("eval", file, "--data", folder(), "--json", "--reference", file)
     assert json.loads(done.stdout)[0]["others"] == {"cosine": None}

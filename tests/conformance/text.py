@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from exporter.families.minilm import model_folder
-from exporter.huggingface import SENTENCES
+from exporter.sources.huggingface import SENTENCES
 
 PLACE = Path(__file__).parent / "text.tsv"
 MAX_TOKENS = 128

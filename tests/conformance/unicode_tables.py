@@ -1,4 +1,6 @@
-"""Writes runtimes/unicode.txt: what BERT's normalizer and pre-tokenizer do to each code point, asked of `tokenizers`.
+"""Writes the unicode.txt of the tokenizers: what BERT's normalizer and pre-tokenizer do to each code point.
+
+Asked of `tokenizers`.
 
 python tests/conformance/unicode_tables.py [FILE]
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import normalizers, pre_tokenizers
 
-PLACE = Path(__file__).resolve().parents[2] / "runtimes" / "unicode.txt"
+PLACE = Path(__file__).resolve().parents[2] / "runtimes/processing/tokenizers/unicode.txt"
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 HANGUL = range(0xAC00, 0xD7A4)
 """Syllables: their decomposition is arithmetic, which the readers of the file do themselves."""

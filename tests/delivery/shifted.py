@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.tasks import Split, Task, load_task
 from exporter.families import WEIGHTS
 from exporter.families.digits import CompactConvolutionalTransformer
-from exporter.sources import read_weights
+from exporter.load import read_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 FARTHEST = 6

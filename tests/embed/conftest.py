@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.preprocessor import Audio, Classes, Image, Preprocessor, Text, to_bytes
+from runtimes.processing.preprocessor import Audio, Classes, Image, Preprocessor, Text, to_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "tests" / "models.py"
@@ -85,7 +85,7 @@ def library_copy(library_of, tmp_path):
 def vocabulary(tmp_path_factory) -> Path:
     """minilm's vocab.txt, as `embed` writes it."""
     from exporter.families.minilm import model_folder
-    from runtimes.wordpiece import WordPiece
+    from runtimes.processing.tokenizers.wordpiece import WordPiece
 
     tokens = WordPiece.from_tokenizer_json((model_folder() / "tokenizer.json").read_bytes(), 128).vocabulary
     path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"

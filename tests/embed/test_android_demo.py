@@ -13,10 +13,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from benchmarks.devices.tensor_files import unpack
+from benchmarks.devices.adb.tensor_files import unpack
 from benchmarks.job import Case, Job, JobArtifact
-from benchmarks.record import Proof, Recorder
-from benchmarks.result import ArtifactFacts, read_results, result_schema
+from benchmarks.results.record import Proof, Recorder
+from benchmarks.results.result import ArtifactFacts, read_results, result_schema
 from runtimes.bundle import read_manifest
 from runtimes.golden import read_golden
 

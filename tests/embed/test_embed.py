@@ -15,7 +15,7 @@ from exporter.embed.write import PLATFORMS, embed
 from runtimes.bundle import digest, read_manifest
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.golden import Golden, read_golden, write_golden
-from runtimes.preprocessor import Preprocessor, Text, to_bytes
+from runtimes.processing.preprocessor import Preprocessor, Text, to_bytes
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_changed_bundle_is_refused(bundle_of, copy_of, refused, tmp_path):
 
 
 def changed_manifest(bundle, change) -> None:
-    from exporter.bundle_writer import write_manifest
+    from exporter.bundle.writer import write_manifest
 
     manifest = change(read_manifest(bundle))
     files = tuple(replace(f, size_bytes=s, sha256=h) for f in manifest.files for s, h in [digest(bundle / f.path)])

@@ -29,7 +29,15 @@ def test_processing_conforms(tmp_path, vocabulary, assert_conforms):
     runner = CONFORMANCE / "java" / "Conformance.java"
     words = ["javac", "-Xlint:all", "-Werror", "-d", tmp_path / "classes", *sources, runner]
     subprocess.run(words, check=True, timeout=300)
-    words = ["java", "-cp", tmp_path / "classes", "Conformance", vocabulary, ROOT / "runtimes/unicode.txt", CONFORMANCE]
+    words = [
+        "java",
+        "-cp",
+        tmp_path / "classes",
+        "Conformance",
+        vocabulary,
+        ROOT / "runtimes/processing/tokenizers/unicode.txt",
+        CONFORMANCE,
+    ]
     assert_conforms(subprocess.run(words, capture_output=True, text=True, timeout=300))
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.device
 @pytest.fixture(scope="session")
 def onnxruntime_root(tmp_path_factory) -> Path:
     """A folder with include/ and lib/: headers of ONNX Runtime's .aar, the library of the Python wheel."""
-    subprocess.run([ROOT / "benchmarks/devices/runner/build.sh", "headers"], check=True, timeout=300)
+    subprocess.run([ROOT / "benchmarks/devices/adb/runner/build.sh", "headers"], check=True, timeout=300)
     root = tmp_path_factory.mktemp("onnxruntime")
     shutil.copytree(ROOT / "build/runner/aar/headers", root / "include")
     (root / "lib").mkdir()
@@ -66,7 +66,7 @@ def test_processing_conforms_with_sanitizers_on(tmp_path, vocabulary, assert_con
     program = str(tmp_path / "conformance")
     words = ["g++", *STRICT, *sanitized, "-I", str(tmp_path / "include"), *sources, "-o", program]
     subprocess.run(words, check=True, timeout=600)
-    unicode = ROOT / "runtimes" / "unicode.txt"
+    unicode = ROOT / "runtimes/processing/tokenizers/unicode.txt"
     done = subprocess.run([program, vocabulary, unicode, CONFORMANCE], capture_output=True, text=True, timeout=300)
     assert_conforms(done)
 

@@ -50,7 +50,7 @@ def test_processing_conforms(tmp_path, vocabulary, assert_conforms):
     for name in PROCESSING:
         text = templates.get_template(f"Sources/{{Class}}/{name}.swift.j2").render(cls="Conformance")
         (tmp_path / f"{name}.swift".replace("{Class}", "Conformance")).write_text(text)
-    for file in (vocabulary, ROOT / "runtimes/unicode.txt", CONFORMANCE / "swift/main.swift"):
+    for file in (vocabulary, ROOT / "runtimes/processing/tokenizers/unicode.txt", CONFORMANCE / "swift/main.swift"):
         shutil.copy(file, tmp_path)
     for file in ("text.tsv", "cases.tsv", "cases.bin"):
         shutil.copy(CONFORMANCE / file, tmp_path)

@@ -39,7 +39,7 @@ def test_processing_conforms(tmp_path, vocabulary, assert_conforms):
     for name in PROCESSORS:
         (tmp_path / f"{name}.js").write_text(environment_of("web").get_template(f"{name}.js.j2").render())
     runner = CONFORMANCE / "javascript" / "conformance.mjs"
-    words = ["node", runner, tmp_path, vocabulary, ROOT / "runtimes/unicode.txt", CONFORMANCE]
+    words = ["node", runner, tmp_path, vocabulary, ROOT / "runtimes/processing/tokenizers/unicode.txt", CONFORMANCE]
     assert_conforms(subprocess.run(words, capture_output=True, text=True, timeout=300))
 
 
@@ -148,7 +148,7 @@ def test_a_changed_golden_value_shows(library_copy):
 
 @pytest.mark.browser
 def test_the_code_is_what_its_types_say(library_of):
-    page = ROOT / "benchmarks/devices/page"
+    page = ROOT / "benchmarks/devices/browser/page"
     tsc = page / "node_modules/.bin/tsc"
     for name in ("minilm", "cnn", "hearer", "basicmotions", "two_inputs"):
         folder = library_of(name, "web")

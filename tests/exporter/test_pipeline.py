@@ -11,9 +11,9 @@ from jsonschema import Draft202012Validator
 from torch import nn
 
 import exporter
-from exporter.options import Options
+from exporter.bundle.schema import manifest_schema
 from exporter.pipeline import default_name
-from exporter.schema import manifest_schema
+from exporter.stages.options import Options
 from runtimes.errors import BadInput
 
 MODELS = Path(__file__).resolve().parent.parent / "models.py"
@@ -84,7 +84,7 @@ def test_the_default_folder_is_named_after_the_source(source, name):
 
 
 def test_a_missing_package_is_named_before_anything_starts(monkeypatch):
-    from exporter import options
+    from exporter.stages import options
 
     monkeypatch.setattr(options.importlib.util, "find_spec", lambda name: None if name == "coremltools" else object())
     options.check_installed(Options(targets=("onnx", "tflite")))

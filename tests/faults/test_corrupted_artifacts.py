@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.bundle_writer import write_manifest
+from exporter.bundle.writer import write_manifest
 from runtimes import parity
 from runtimes.bundle import digest, read_manifest
 from runtimes.errors import ParityFailed

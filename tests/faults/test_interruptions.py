@@ -23,12 +23,14 @@ from typing import IO
 import psutil
 import pytest
 
-from exporter import artifacts, bundle_writer, pipeline
-from exporter.artifacts import Road
-from exporter.bundle_writer import NEW_BUNDLE, WORK, commit, partial_folder
-from exporter.children import Children
-from exporter.options import Options
-from exporter.signals import deferred_signals
+from exporter import pipeline
+from exporter.bundle import writer as bundle_writer
+from exporter.bundle.writer import NEW_BUNDLE, WORK, commit, partial_folder
+from exporter.processes.children import Children
+from exporter.processes.signals import deferred_signals
+from exporter.stages import targets
+from exporter.stages.options import Options
+from exporter.stages.targets import Road
 from runtimes import child
 from runtimes.bundle import MANIFEST, damage, read_manifest
 from runtimes.errors import BadInput, PocketshipError
@@ -372,7 +374,7 @@ def test_killed_exports_leave_the_old_bundle_or_the_new(start, tmp_path, two_bun
 REPLACER = """
 import itertools, shutil, sys
 from pathlib import Path
-from exporter.bundle_writer import NEW_BUNDLE, commit, partial_folder
+from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder
 a, b, output = map(Path, sys.argv[1:])
 print("ready", flush=True)
 for source in itertools.cycle((a, b)):
@@ -657,7 +659,7 @@ def test_a_converter_that_hangs_is_ended(injected, tmp_path, monkeypatch):
     tag = uuid.uuid4().hex
     monkeypatch.setenv("PYTHONPATH", str(injected("time.sleep(1000)")))
     monkeypatch.setenv(RUN, tag)
-    monkeypatch.setattr(artifacts, "LOWER_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(targets, "LOWER_TIMEOUT_S", 5.0)
     options = Options(targets=("onnx",), output=tmp_path / "new" / "bundle")
     with pytest.raises(PocketshipError, match="onnx: the converter did not end within 5 s and was killed") as error:
         pipeline.export_with(MLP, options, on_stage=lambda stage: None)

@@ -14,10 +14,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.devices import Options
-from benchmarks.devices.ssh import run
+from benchmarks.devices.ssh.device import run
 from benchmarks.job import Case, Job, JobArtifact, Json
-from benchmarks.record import Proof, Recorder
-from benchmarks.result import ArtifactFacts, Failure, Result
+from benchmarks.results.record import Proof, Recorder
+from benchmarks.results.result import ArtifactFacts, Failure, Result
 from runtimes.golden import read_golden
 from tests.rigs.pi import Pi
 

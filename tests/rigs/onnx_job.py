@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.job import Case, Job, Json
 from benchmarks.job import JobArtifact as Artifact
-from benchmarks.record import Proof, Recorder
-from benchmarks.result import ArtifactFacts, Result
+from benchmarks.results.record import Proof, Recorder
+from benchmarks.results.result import ArtifactFacts, Result
 from runtimes.golden import Golden, write_golden
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = ROOT / "benchmarks" / "devices" / "runner" / "build.sh"
+BUILD = ROOT / "benchmarks/devices/adb/runner/build.sh"
 RUNNERS = ROOT / "build" / "runner"
 SIZES = {"tall": 40, "wide": 8}
 """Of the inputs of two models, which differ: one must not be run for the other."""

@@ -14,7 +14,7 @@ root="$(cd "$(dirname "$0")/../.." && pwd)"
 aar="$root/build/runner/aar"
 jni="$folder/libonnxruntime4j_jni.so"
 
-"$root/benchmarks/devices/runner/build.sh" headers
+"$root/benchmarks/devices/adb/runner/build.sh" headers
 mkdir -p "$folder"
 cp "$aar/jni/x86_64/libonnxruntime4j_jni.so" "$jni"
 version=$(readelf --dyn-syms -W "$jni" | sed -n 's/.*OrtGetApiBase@\(VERS_[0-9.]*\).*/\1/p')

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.schema import manifest_schema
+from exporter.bundle.schema import manifest_schema
 from runtimes import bundle as module
 from runtimes.bundle import damage, digest, from_json, read_manifest
 from runtimes.errors import BadInput

@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: E402
 from runtimes import coreml_runtime  # noqa: E402
 from runtimes.coreml_runtime import open_session  # noqa: E402
 from runtimes.errors import BadInput, ParityFailed, UnsupportedOperation  # noqa: E402
-from runtimes.mil_operations import OPERATIONS  # noqa: E402
+from runtimes.mil.operations import OPERATIONS  # noqa: E402
 
 torch.set_num_threads(1)
 logging.getLogger("coremltools").setLevel(logging.ERROR)

@@ -14,7 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from exporter.bundle_writer import write_manifest
+from exporter.bundle.writer import write_manifest
 from runtimes.bundle import digest, read_manifest
 from runtimes.golden import Golden, read_golden, write_golden
 from runtimes.types import BundleFile

@@ -169,7 +169,7 @@ def test_nothing_is_unpickled(folder, tmp_path):
 CODE = """
 import numpy as np
 from functools import partial
-from benchmarks.scores import accuracy
+from benchmarks.tasks.scores import accuracy
 from benchmarks.tasks import Split, Task
 
 def arrays(seed):

@@ -23,7 +23,7 @@ final class Latency {
 
     /**
      * The value below which the share {@code q} of the times lies, interpolated between the two nearest, in ms; as
-     * benchmarks/stats.py has it. NaN where there is none.
+     * benchmarks/results/stats.py has it. NaN where there is none.
      */
     synchronized double quantileMs(double q) {
         int n = Math.min(count, KEPT);

@@ -1,0 +1,1 @@
+"""The commands that measure: one file a command, or a group that shares its options."""

@@ -1,0 +1,1 @@
+"""Android phones over adb: our runner, or LiteRT's benchmark_model, sent there and followed."""

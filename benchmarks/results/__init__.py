@@ -1,0 +1,1 @@
+"""What was measured, as data: records, statistics, the history, and comparing two of them."""

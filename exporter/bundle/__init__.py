@@ -1,0 +1,1 @@
+"""The folder that an export writes: its manifest, README and schema."""

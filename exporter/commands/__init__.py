@@ -1,0 +1,1 @@
+"""The commands of `pocketship`: one file a group of them, and their screen."""

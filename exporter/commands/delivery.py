@@ -1,0 +1,136 @@
+"""The commands `delta` and `apply`: mounted by exporter/cli.py; imports nothing heavy before they run."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmarks.console import out, print_json
+
+if TYPE_CHECKING:
+    from exporter.delivery.delta import Delta
+
+app = typer.Typer()
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+SignOption = Annotated[Path | None, typer.Option("--sign", help="Sign it with this key (pocketship keygen).")]
+EncryptOption = Annotated[Path | None, typer.Option("--encrypt", help="Encrypt it with this key.")]
+PublicKeyOption = Annotated[
+    Path | None, typer.Option("--public-key", help="Refuse what the owner of this key did not sign.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="The key it is encrypted with.")]
+
+
+@app.command("delta")
+def delta_command(
+    old: Annotated[Path, typer.Argument(help="The bundle that apps have.")],
+    new: Annotated[Path, typer.Argument(help="The bundle that they are to have.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The update to write.")],
+    density: Annotated[str, typer.Option(help="The share of each tensor's elements that a fine-tune keeps.")] = "10%",
+    data: Annotated[
+        str | None, typer.Option(help="A task, as for export: tunes the task vector, and scores what is delivered.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="A binary patch of each file, whatever the change is.")
+    ] = False,
+    max_drop: Annotated[str | None, typer.Option(help="Refuse a larger loss of the task's metric, as 1%.")] = None,
+    sign: SignOption = None,
+    encrypt: EncryptOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an update that exists.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a small update that turns one bundle into another: a task vector for a fine-tune, else a binary patch."""
+    from benchmarks.tasks import load_task
+    from exporter.delivery.delta import delta
+    from exporter.ledger.rows import parse_percent
+
+    found = delta(
+        old,
+        new,
+        output,
+        density=parse_percent(density),
+        task=load_task(data) if data else None,
+        exact=exact,
+        max_drop=None if max_drop is None else parse_percent(max_drop),
+        sign=sign,
+        encrypt=encrypt,
+        force=force,
+        say=(lambda line: None) if quiet or as_json else (lambda line: out().print(line, highlight=False)),
+    )
+    if as_json:
+        print_json({**asdict(found), "path": str(found.path)})
+    elif not quiet:
+        _print_delta(found)
+
+
+def _print_delta(found: Delta) -> None:
+    from rich.table import Table
+
+    table = Table("file", "as", "update", "plain", "gzip", "binary diff", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for file in found.files:
+        sizes = (file.update_bytes, file.size_bytes, file.gzip_bytes, file.diff_bytes)
+        table.add_row(file.path, file.kind, *(f"{size:,}" for size in sizes))
+    totals = [
+        sum(sizes) for sizes in zip(*((f.size_bytes, f.gzip_bytes, f.diff_bytes) for f in found.files), strict=True)
+    ]
+    size = found.path.stat().st_size
+    table.add_row("all", "", f"{size:,}", *(f"{total:,}" for total in totals))
+    out().print(table)
+    out().print(
+        f"{found.path} is 1/{totals[0] / size:.1f} of a plain download, 1/{totals[2] / size:.1f} of a binary diff"
+    )
+    for name, scores in found.accuracies.items():
+        lost = scores["delivered"].value - scores["new"].value
+        metric = scores["new"].metric
+        out().print(f"{name}: {metric} {scores['delivered'].value:.1%}, {lost:+.1%} against the new bundle's own")
+
+
+@app.command("apply")
+def apply_command(
+    update: Annotated[Path, typer.Argument(help="What pocketship delta wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle to be updated.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the new bundle here; by default in the old one's place."),
+    ] = None,
+    public_key: PublicKeyOption = None,
+    key: KeyOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists at --output.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn a bundle into the next one: checked before and after, in one rename, or not at all."""
+    from exporter.delivery.apply import apply
+
+    with _opened(update, public_key, key) as plain:
+        done = apply(plain, bundle, output, force=force)
+    if as_json:
+        print_json({**asdict(done), "path": str(done.path)})
+    elif not quiet:
+        out().print(
+            f"{done.path} is {done.name} with update {done.update} ({done.update_bytes:,} bytes); every hash is right"
+        )
+
+
+@contextlib.contextmanager
+def _opened(update: Path, public_key: Path | None, key: Path | None) -> Iterator[Path]:
+    """The update out of its seal, where it has one or a key says that it must."""
+    from exporter.delivery.sealing import is_sealed, unseal_file
+
+    if not (public_key or key or is_sealed(update)):
+        yield update
+        return
+    with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
+        plain = Path(folder) / "update"
+        unseal_file(update, plain, kind="update", public_key=public_key, key=key)
+        yield plain

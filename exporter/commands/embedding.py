@@ -1,0 +1,62 @@
+"""The command `embed`: mounted by exporter/cli.py; imports nothing heavy before it runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.console import out, print_json
+from runtimes.errors import BadInput
+
+app = typer.Typer()
+
+
+@app.command("embed")
+def embed_command(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    android: Annotated[Path | None, typer.Option(help="Write a Gradle library module (Java) here.")] = None,
+    ios: Annotated[Path | None, typer.Option(help="Write a Swift package here.")] = None,
+    cpp: Annotated[Path | None, typer.Option(help="Write a CMake project (onnxruntime) here.")] = None,
+    web: Annotated[Path | None, typer.Option(help="Write a static page, offline after its first load, here.")] = None,
+    python: Annotated[Path | None, typer.Option(help="Write a Python package (numpy and one runtime) here.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of class and files, if not the bundle's.")] = None,
+    package: Annotated[str | None, typer.Option(help="The Java package; by default pocketship.NAME.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Refuse a bundle that the owner of this key did not sign.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a library that embed wrote.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Write a library for an app: the artifact, a typed class, pre- and post-processing, and a self-test."""
+    asked = {"android": android, "ios": ios, "cpp": cpp, "web": web, "python": python}
+    chosen = {platform: folder for platform, folder in asked.items() if folder is not None}
+    if not chosen:
+        raise BadInput("no platform given", remedy=f"add one of {', '.join(f'--{p} DIR' for p in asked)}")
+    if public_key is not None:
+        from exporter.delivery.sealing import check_signature
+
+        check_signature(bundle, public_key)
+    from exporter.embed.write import embed
+
+    written = [embed(bundle, p, folder, name=name, package=package, force=force) for p, folder in chosen.items()]
+    if as_json:
+        print_json([{**asdict(library), "path": str(library.path)} for library in written])
+    elif not quiet:
+        from rich.table import Table
+
+        table = Table("platform", "class", "method", "model", "files", "MB", "folder", box=None, pad_edge=False)
+        for w in written:
+            table.add_row(
+                w.platform,
+                w.cls,
+                w.method,
+                ", ".join(w.artifacts),
+                str(w.files),
+                f"{w.size_bytes / 1e6:.2f}",
+                str(w.path),
+            )
+        out().print(table)

@@ -1,0 +1,100 @@
+"""The command `suite`: mounted by exporter/cli.py; imports nothing heavy before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmarks.console import out, print_json
+from exporter.families import ZOO
+
+if TYPE_CHECKING:
+    from exporter.search.suite import Outcome
+
+app = typer.Typer()
+
+
+@app.command("suite")
+def suite_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for bundles, results and report.")],
+    on: Annotated[str, typer.Option("--on", help="local, ssh://user@host[:port], adb, adb://SERIAL or browser.")] = (
+        "local"
+    ),
+    models: Annotated[str, typer.Option(help="Models of the zoo, separated by commas, or all.")] = "all",
+    recipes: Annotated[
+        str, typer.Option(help="float32 and words of --quantize, or all: float32,int8,int4,ternary.")
+    ] = "all",
+    targets: Annotated[str, typer.Option("--targets", "--target", "-t", help="onnx, tflite, coreml or all.")] = (
+        "onnx,tflite"
+    ),
+    threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")] = "1",
+    seconds: Annotated[float, typer.Option(help="How long each artifact is measured, at least.")] = 2.0,
+    warmup: Annotated[float, typer.Option(help="The longest warm-up in seconds; it ends once it is stable.")] = 10.0,
+    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 5,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy/--no-accuracy", help="Score each model on its own task, on the device.")
+    ] = True,
+    limit: Annotated[int | None, typer.Option(help="Take at most so many test samples.")] = None,
+    history: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL of the history, or none; by default a local SQLite file.")
+    ] = None,
+    accept_new_host_key: Annotated[
+        bool, typer.Option("--accept-new-host-key", help="ssh: take in the key of a host that is not known yet.")
+    ] = False,
+    identity: Annotated[Path | None, typer.Option(help="ssh: the file of a private key.")] = None,
+    known_hosts: Annotated[Path | None, typer.Option(help="ssh: the file of known host keys.")] = None,
+    wheels: Annotated[Path | None, typer.Option(help="ssh: a folder of wheels for the board.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Export and measure models x recipes x formats on one device; started again, it does what is missing."""
+    from benchmarks.bench import Board, Plan
+    from benchmarks.commands.bench import parse_numbers, positive
+    from benchmarks.commands.bench_screen import BenchProgress
+    from benchmarks.devices import Options, kind_of
+    from benchmarks.results.history import url_of
+    from exporter.search import suite as matrix
+    from exporter.stages.options import parse_targets
+
+    kind_of(on)
+    plan = Plan(
+        threads=parse_numbers(threads, "--threads", 1),
+        seconds=positive(seconds, "--seconds"),
+        warmup_s=positive(warmup, "--warmup"),
+        processes=int(positive(processes, "--processes")),
+        limit=None if limit is None else int(positive(limit, "--limit")),
+    )
+    options = Options(
+        accept_new_host_key=accept_new_host_key, identity=identity, known_hosts=known_hosts, wheels=wheels
+    )
+    board = Board(on, plan, options)
+    asked = matrix.Suite(
+        board=board,
+        output=output,
+        models=matrix.chosen(models, tuple(ZOO), tuple(ZOO), "--models"),
+        recipes=matrix.chosen(recipes, matrix.RECIPES, matrix.USUAL_RECIPES, "--recipes"),
+        targets=parse_targets([targets]),
+        accuracy=accuracy,
+        history=url_of(history),
+    )
+    with BenchProgress([board], quiet) as progress:
+
+        def event(_: Board, told: dict[str, object]) -> None:
+            progress.event(board, told)  # the board that the bar knows, whatever threads it was asked for
+
+        outcome = matrix.run_suite(asked, matrix.Hooks(say=progress.say, on_event=event))
+    _show(outcome, output, as_json, quiet)
+    matrix.raise_problems(outcome)
+
+
+def _show(outcome: Outcome, output: Path, as_json: bool, quiet: bool) -> None:
+    from benchmarks.report.screen import print_summaries
+    from benchmarks.results.result import results_to_json
+
+    if as_json:
+        print_json(results_to_json(outcome.results))
+    elif outcome.results and not quiet:
+        print_summaries(outcome.results)
+        out().print(f"{output / 'report.html'} has it all as one page", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Compression: recipes, and the model that their passes work on."""

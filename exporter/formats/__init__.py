@@ -1,0 +1,1 @@
+"""What opens a .onnx, .tflite or .mlpackage as a file."""

@@ -1,0 +1,1 @@
+"""What lies in an artifact: its tensors and operations, their sizes, and the kernels that run them."""

@@ -1,0 +1,1 @@
+"""What compression cost and gave: rows, limits, and the report of them."""

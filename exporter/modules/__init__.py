@@ -1,0 +1,1 @@
+"""What a module is made of: where its weights are used, its structure, dependencies and batch norm."""

@@ -1,0 +1,1 @@
+"""Child processes and signals: what is started is ended."""

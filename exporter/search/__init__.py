@@ -1,0 +1,1 @@
+"""Many exports compared: the suite of models and recipes."""

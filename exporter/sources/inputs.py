@@ -1,0 +1,133 @@
+"""The inputs that an artifact is proven on, and what PyTorch itself computes for them."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+
+import torch
+
+from benchmarks.agent.samples import named_for
+from benchmarks.tasks import Task
+from exporter.load import Source, randomized, reshaped
+from exporter.tracing.program import LIBRARIES, DynamicAxis, FlatModule, Tensors
+from runtimes.errors import BadInput
+
+SAMPLES = 3
+REAL_SAMPLES = 4
+"""Where the inputs are real: a few more cost little and show more."""
+
+
+def with_shapes(example: Tensors, shapes: Mapping[str, tuple[int, ...]], dynamic: list[DynamicAxis]) -> Tensors:
+    """The example with the user's shapes.
+
+    Raises BadInput for an input or an axis that the model does not have.
+    """
+    for name in (*shapes, *(axis.input for axis in dynamic)):
+        if name not in example:
+            raise BadInput(f"the model has no input {name!r}", remedy=f"its inputs are {', '.join(example)}")
+    for axis in dynamic:
+        rank = example[axis.input].ndim
+        if not 0 <= axis.axis < rank:
+            raise BadInput(
+                f"input {axis.input!r} has no axis {axis.axis}", where="--dynamic", remedy=f"it has {rank}, from 0"
+            )
+    return {n: reshaped(v, shapes[n], n) if n in shapes else v for n, v in example.items()}
+
+
+def with_free_axes(example: Tensors, dynamic: list[DynamicAxis]) -> Tensors:
+    """The example with at least 2 along each dynamic axis, since torch.export takes 1 for a constant."""
+    shapes = {name: list(value.shape) for name, value in example.items()}
+    for axis in dynamic:
+        shapes[axis.input][axis.axis] = max(2, shapes[axis.input][axis.axis])
+    return {n: v if list(v.shape) == shapes[n] else reshaped(v, tuple(shapes[n]), n) for n, v in example.items()}
+
+
+def golden_inputs(
+    source: Source, task: Task | None, example: Tensors, asked: Tensors, dynamic: list[DynamicAxis]
+) -> tuple[Tensors, ...]:
+    """At least three sets of inputs: the source's real ones, else the task's, else the example and others like it.
+
+    With dynamic axes, one more set in which they have another length: 1 where the user's own, `asked`, have it.
+    """
+
+    def sample_sets(like: Tensors, count: int) -> tuple[Tensors, ...]:
+        if source.samples:
+            return source.samples({n: tuple(v.shape) for n, v in like.items()})[:count]
+        if task:
+            return task_samples(task, like, count)
+        return (like, *(randomized(like, seed) for seed in range(1, count)))
+
+    samples = sample_sets(example, REAL_SAMPLES if source.samples or task else SAMPLES)
+    if not dynamic:
+        return samples
+    shapes = {name: list(value.shape) for name, value in example.items()}
+    for axis in dynamic:
+        own, length = asked[axis.input].shape[axis.axis], shapes[axis.input][axis.axis]
+        shapes[axis.input][axis.axis] = 1 if own == 1 else length // 2 if length >= 4 else length + 1
+    other = {name: reshaped(value, tuple(shapes[name]), name) for name, value in example.items()}
+    return (*samples, *sample_sets(other, 1))
+
+
+def reference(flat: FlatModule, sample: Tensors) -> Tensors:
+    """PyTorch's own outputs.
+
+    Raises BadInput when forward() raises, with the user's line, or computes NaN.
+    """
+    try:
+        with torch.no_grad():
+            outputs = flat.compute(dict(sample))
+    except BadInput:
+        raise
+    except Exception as error:  # whatever the user's forward() raises
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(LIBRARIES)]
+        shapes = ", ".join(f"{name}={list(value.shape)}" for name, value in sample.items())
+        raise BadInput(
+            f"forward() raised {type(error).__name__} on inputs {shapes}: {str(error)[:200]}",
+            where=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
+            remedy="give inputs, --input-shape and --dynamic that the model takes",
+        ) from error
+    for name, value in outputs.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise BadInput(
+                f"PyTorch's own output {name!r} holds NaN or infinity", remedy="mend the model or its inputs"
+            )
+    return {name: value.detach() for name, value in outputs.items()}
+
+
+def task_samples(task: Task, like: Tensors, count: int) -> tuple[Tensors, ...]:
+    """Sets of inputs in the shapes of `like` from the first rows of the task's calibration split.
+
+    Raises BadInput where the rows have other shapes or the split is too small.
+    """
+    arrays = named_for(task.calibration.inputs, tuple(like))
+    rows = len(task.calibration)
+    batches = {name: value.shape[0] for name, value in like.items()}
+    if max(batches.values()) * count > rows:
+        raise BadInput(
+            f"the calibration split has {rows} samples, the check needs {max(batches.values()) * count}",
+            where=task.name,
+            remedy="give more, or a smaller batch",
+        )
+    for name, value in like.items():
+        if arrays[name].shape[1:] != tuple(value.shape[1:]):
+            raise BadInput(
+                f"input {name!r} of the task has shape {list(arrays[name].shape[1:])} a sample, the model takes "
+                f"{list(value.shape[1:])}",
+                where=task.name,
+                remedy="give the task that belongs to the model, or --input-shape",
+            )
+
+    def rows_of(name: str, i: int) -> torch.Tensor:
+        batch = batches[name]
+        return torch.from_numpy(arrays[name][i * batch : (i + 1) * batch].copy()).to(like[name].dtype)
+
+    return tuple({name: rows_of(name, i) for name in like} for i in range(count))
+
+
+def check_task(flat: FlatModule, task: Task, example: Tensors) -> None:
+    """Raise BadInput where the task's samples are not what the model takes, or its classes not what the model gives."""
+    (sample,) = task_samples(task, example, 1)
+    outputs = {name: value.numpy() for name, value in reference(flat, sample).items()}
+    rows = task.calibration.rows(slice(0, len(next(iter(sample.values())))))
+    task.score(outputs, rows, *((outputs, rows) if task.gallery else ()))

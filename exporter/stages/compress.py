@@ -1,0 +1,122 @@
+"""The child's side of a recipe: each pass in order, and after each a snapshot that the targets can lower and prove."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.tasks import Task
+from exporter.compression.analysis.emulation import emulated, quantization_noise
+from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.recipe import Recipe, apply
+from exporter.lowering.representation import representation
+from exporter.sources.inputs import reference
+from exporter.stages.snapshot import ORIGINAL, PROGRAM, Snapshot, TargetNeeds, folder_of
+from exporter.tracing.program import DynamicAxis, FlatModule, Tensors, check_operations, operations, save_program, trace
+from runtimes.bundle import GOLDEN
+from runtimes.golden import Golden, write_golden
+from runtimes.types import RecipeStep
+
+DYNAMIC_MARGIN = 2.0
+"""Runtimes take the range of a dynamic activation by the tensor or by the row; we emulate the tensor."""
+STATIC_MARGIN = 1.5
+"""Integer kernels also round their bias and their scales, which we do not emulate."""
+LABELS = {8: "int8", 4: "int4", 2: "ternary"}
+STOP = "stop"
+"""A file of this name in the work folder ends training: the user pressed Ctrl-C."""
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """What every snapshot of one export is traced and proven with."""
+
+    inputs: tuple[Tensors, ...]
+    example: Tensors
+    dynamic: list[DynamicAxis]
+    targets: tuple[str, ...]
+    work: Path
+
+
+def compress(flat: FlatModule, recipe: Recipe, task: Task | None, seed: int, proofs: Proofs, emit: Emit) -> None:
+    """Run the passes in order; each snapshot, the original's too, lies in its folder when it is told."""
+
+    def progress(label: str, done: int, total: int) -> None:
+        emit({"progress": [label, done, total]})
+
+    def stopped() -> bool:
+        return (proofs.work / STOP).exists()
+
+    started = time.monotonic()
+    model = Model(flat)
+    context = Context(flat, task, seed, progress, stopped)
+    original = take_snapshot(0, model, None, proofs)
+    detail = f"{original.operations} operations"
+    emit({"stage": "trace", "seconds": time.monotonic() - started, "detail": detail})
+    emit({"snapshot": asdict(original)})
+    for i, step in enumerate(recipe.steps, 1):
+        started = time.monotonic()
+        model, report = apply(step, model, context)
+        seconds = time.monotonic() - started
+        emit({"stage": report.name, "seconds": seconds, "detail": report.notes[0] if report.notes else "done"})
+        emit({"snapshot": asdict(take_snapshot(i, model, report, proofs))})
+
+
+def take_snapshot(index: int, model: Model, report: PassReport | None, proofs: Proofs) -> Snapshot:
+    """Trace the model and keep program, golden values and low-bit weights in the snapshot's folder."""
+    folder = proofs.work / folder_of(index)
+    folder.mkdir()
+    outputs = tuple(reference(model.flat, sample) for sample in proofs.inputs)
+    program = trace(model.flat, proofs.example, proofs.dynamic)
+    check_operations(program)
+    save_program(replace(program, low_bit=model.low_bit), folder / PROGRAM)
+    _write(proofs.inputs, outputs, folder / GOLDEN)
+    parameters = list({id(p): p for p in model.flat.module.parameters()}.values())
+    return Snapshot(
+        index=index,
+        name=report.name if report else ORIGINAL,
+        signature=program.signature,
+        operations=operations(program),
+        precision=LABELS[min(w.bits for w in model.low_bit.values())] if model.low_bit else "float32",
+        parameters=sum(p.numel() for p in parameters),
+        nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
+        targets={target: needs_of(target, model, proofs.inputs, folder) for target in proofs.targets},
+        step=RecipeStep(report.name, dict(report.settings), report.notes) if report else None,
+    )
+
+
+def _write(inputs: tuple[Tensors, ...], outputs: tuple[Tensors, ...], path: Path) -> None:
+    arrays = [tuple({k: v.numpy() for k, v in sample.items()} for sample in samples) for samples in (inputs, outputs)]
+    write_golden(Golden(*arrays), path)
+
+
+def needs_of(target: str, model: Model, inputs: tuple[Tensors, ...], folder: Path) -> TargetNeeds:
+    """What a target's artifact of this model is compared with, and how far it may be off.
+
+    Where a layer's activations have calibrated ranges, that is the model with them emulated, and the allowed error is
+    what the rounding itself changes, with a margin; where the runtime finds the ranges, it is the model without.
+
+    Raises BadInput where the target refuses one of the weights.
+    """
+    if not model.low_bit:
+        return TargetNeeds()
+    chosen = {name: representation(target, weight) for name, weight in model.low_bit.items()}
+    effective = {n: replace(w, activations=chosen[n].activations) for n, w in model.low_bit.items()}
+    kinds = {weight.activations for weight in effective.values()}
+    needs = TargetNeeds(opset=max(r.opset for r in chosen.values()), min_ios=max(r.min_ios for r in chosen.values()))
+    if kinds == {"float"}:
+        return needs
+    noise = quantization_noise(model.flat, effective, inputs)
+    if "static" not in kinds:
+        return replace(needs, noise={name: DYNAMIC_MARGIN * error for name, error in noise.items()})
+    golden = f"golden-{target}.npz"
+    with emulated(model.flat, effective):
+        rounded = tuple(reference(model.flat, sample) for sample in inputs)
+    _write(inputs, rounded, folder / golden)
+    return replace(needs, golden=golden, noise={name: STATIC_MARGIN * error for name, error in noise.items()})

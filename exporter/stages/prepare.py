@@ -1,0 +1,153 @@
+"""The first child of an export: load the source, check it, trace it, run the recipe, keep a snapshot of every step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter.compression.recipe import from_words
+from exporter.load import Source, SourceOptions, arguments, load, weights_facts
+from exporter.sources.inputs import check_task, golden_inputs, with_free_axes, with_shapes
+from exporter.sources.preprocessing import fitted
+from exporter.stages.compress import Proofs, compress
+from exporter.tracing.program import DynamicAxis, FlatModule
+from runtimes.bundle import from_json
+from runtimes.errors import BadInput
+from runtimes.processing.preprocessor import PREPROCESSOR, Text, check_signature, read_preprocessor, to_bytes
+from runtimes.signature import Signature
+from runtimes.types import Origin
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def prepare(job: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """The child's side: from the user's words to the snapshots and the source's files in `job["work"]`."""
+    started = time.monotonic()
+    source = load(job["source"], SourceOptions(**job["options"]))
+    return prepare_source(source, job, emit, started)
+
+
+def prepare_module(module: torch.nn.Module, example: Any, job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """The same for a module that the caller holds; `example` as a factory would return it."""
+    if not isinstance(module, torch.nn.Module):
+        raise BadInput(f"{type(module).__name__} is no torch.nn.Module", remedy="give (module, example_inputs)")
+    args, kwargs = arguments(example)
+    source = Source(
+        name=type(module).__name__.lower(),
+        kind="module",
+        module=module,
+        args=args,
+        kwargs=kwargs,
+        weights="as given",
+        task=job["options"]["task"],
+        **weights_facts(module),
+    )
+    return prepare_source(source, job, emit, time.monotonic())
+
+
+def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: float) -> dict[str, Any]:
+    """Check the module, then trace it and compute golden values, before and after each pass of the recipe.
+
+    What the rest of the export must know of the source, JSON-ready; the snapshots are told as events while they come.
+    """
+    from benchmarks.tasks import load_task
+
+    work = Path(job["work"])
+    module = source.module
+    make_ready(module)
+    task = load_task(job["data"]) if job["data"] else None
+    detail = f"{source.parameters:,} parameters, weights {source.weights}"
+    emit({"stage": "load", "seconds": time.monotonic() - started, "detail": detail})
+    origin = Origin(
+        source=job["source"],
+        kind=source.kind,
+        weights_sha256=source.weights_sha256,
+        weights=source.weights,
+        parameters=source.parameters,
+        task=source.task,
+        license=source.license,
+    )
+    emit({"source": {"name": source.name, "origin": asdict(origin)}})
+    (work / "files").mkdir()
+    for name, content in source.files.items():
+        (work / "files" / name).write_bytes(content)
+
+    def told(event: dict[str, Any]) -> None:
+        if event.get("snapshot", {}).get("index") == 0:
+            signature = json.loads(json.dumps(event["snapshot"]["signature"]))  # lists, not tuples
+            _describe_inputs(source, from_json(Signature, signature), job, emit)
+        emit(event)
+
+    flat = FlatModule(module, source.args, source.kwargs)
+    dynamic = [DynamicAxis(*axis) for axis in job["dynamic"]]
+    asked = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
+    example = with_free_axes(asked, dynamic)
+    if task:
+        check_task(flat, task, example)
+    inputs = golden_inputs(source, task, example, asked, dynamic)
+    proofs = Proofs(inputs, example, dynamic, tuple(job["targets"]), work)
+    compress(flat, from_words(job["recipe"]), task, job["seed"], proofs, told)
+    return {}
+
+
+def _describe_inputs(source: Source, signature: Signature, job: Mapping[str, Any], emit: Emit) -> None:
+    """Lay preprocessor.json beside the artifacts: the user's, which must fit, or the source's, where it does."""
+    files = Path(job["work"]) / "files"
+    if job["preprocessor"]:
+        given = Path(job["preprocessor"])
+        preprocessor = read_preprocessor(given)
+        check_signature(preprocessor, signature, str(given))
+        for entry in preprocessor.inputs:
+            if isinstance(entry, Text):
+                _take_tokenizer(given.with_name(entry.tokenizer), files / entry.tokenizer, entry.max_tokens)
+        (files / PREPROCESSOR).write_bytes(to_bytes(preprocessor))
+        return
+    reason = source.not_described
+    if source.preprocessor:
+        try:
+            (files / PREPROCESSOR).write_bytes(to_bytes(fitted(source.preprocessor, signature)))
+        except BadInput as error:
+            reason = f"this signature ({error.what})"
+    if reason:
+        emit({"stage": "preprocess", "seconds": 0.0, "detail": f"no preprocessor.json: it has no words for {reason}"})
+
+
+def _take_tokenizer(given: Path, place: Path, max_tokens: int) -> None:
+    from runtimes.processing.tokenizers.wordpiece import WordPiece
+
+    try:
+        content = given.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"cannot read the tokenizer ({error.strerror})", where=str(given), remedy="lay it beside preprocessor.json"
+        ) from error
+    WordPiece.from_tokenizer_json(content, max_tokens)
+    place.write_bytes(content)
+
+
+def make_ready(module: torch.nn.Module) -> None:
+    """Put a module into evaluation mode, and raise BadInput for weights that cannot be exported."""
+    with contextlib.suppress(NotImplementedError):  # an exported program keeps the mode it was traced in
+        module.eval()
+    check_weights(module)
+
+
+def check_weights(module: torch.nn.Module) -> None:
+    """Raise BadInput for weights that are not float32 on the CPU, or not finite; buffers may hold infinity, not NaN."""
+    for name, tensor in module.named_parameters():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise BadInput(f"weight {name!r} is {tensor.dtype}", remedy="call module.float() in the factory")
+        if not torch.isfinite(tensor).all():
+            raise BadInput(
+                f"weight {name!r} holds NaN or infinity", remedy="export a checkpoint from before it diverged"
+            )
+    for name, buffer in module.named_buffers():
+        if buffer.is_floating_point() and torch.isnan(buffer).any():
+            raise BadInput(f"buffer {name!r} holds NaN", remedy="export a checkpoint from before it diverged")

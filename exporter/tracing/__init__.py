@@ -1,0 +1,1 @@
+"""From a module to the traced program that every target lowers."""

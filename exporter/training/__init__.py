@@ -1,0 +1,1 @@
+"""Training: of passes that distill, and of the zoo's own models."""

@@ -1,0 +1,1 @@
+"""The evaluator of ML Programs: what a Core ML model computes, where Core ML is not."""

@@ -1,0 +1,1 @@
+"""What surrounds a model: raw inputs to tensors, and outputs to answers."""

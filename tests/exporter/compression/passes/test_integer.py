@@ -1,0 +1,396 @@
+"""int8 and int4: the codes, which layers get which, what the module then holds, and training that repairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import nn
+
+from benchmarks.tasks import Score, Split, Task
+from exporter.compression.analysis.emulation import emulated
+from exporter.compression.model import Context, Model
+from exporter.compression.passes.integer import Settings, apply, best_clip, channel_scale, quantize_weight
+from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
+from exporter.tracing.program import FlatModule
+from exporter.training.loop import TrainingSettings, held_out_parts, label_loss, mean_loss, train
+from runtimes.errors import BadInput
+
+
+def score(outputs, split):
+    return Score("accuracy", (outputs["output"].argmax(1) == split.labels).astype(float), {})
+
+
+def task_of(inputs, labels=None, classes=("a", "b")):
+    split = Split(inputs, labels)
+    return Task("points", "", classes, split, split, split, score)
+
+
+def flat_of(module, *args):
+    return FlatModule(module.eval(), args, {})
+
+
+def mlp(seed=0):
+    torch.manual_seed(seed)
+    return flat_of(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)), torch.randn(2, 8))
+
+
+def random_task(flat, samples=20):
+    generator = np.random.default_rng(0)
+    shapes = {name: value.shape[1:] for name, value in flat.example.items()}
+    return task_of({n: generator.normal(size=(samples, *shape)).astype(np.float32) for n, shape in shapes.items()})
+
+
+def quantized(flat, task=None, low_bit=None, **chosen):
+    return apply(Model(flat, low_bit or {}), Settings(**chosen), Context(flat, task))
+
+
+# --- the codes -----------------------------------------------------------------------------------------------------
+
+
+def test_codes_by_hand():
+    weight = torch.tensor([[2.54, -0.02, 0.01, 0.03], [-1.27, 0.015, 0.0, 1.27], [0.0, 0.0, 0.0, 0.0]])
+    codes, scale = quantize_weight(weight, 8)
+    assert scale == pytest.approx([0.02, 0.01, 1.0])
+    assert codes.tolist() == [[127, -1, 0, 2], [-127, 2, 0, 127], [0, 0, 0, 0]]  # 0.5 and 1.5 go to the even code
+    assert codes.dtype == np.int8 and scale.dtype == np.float32
+
+
+def test_four_bits_by_hand():
+    codes, scale = quantize_weight(torch.tensor([[0.7, -0.25, 0.15, 0.04]]), 4)
+    assert scale == pytest.approx([0.1])
+    assert codes.tolist() == [[7, -2, 2, 0]] or codes.tolist() == [[7, -3, 1, 0]]  # the halves are not exact in float32
+
+
+def test_a_convolution_has_a_scale_for_each_output_channel():
+    weight = torch.arange(1.0, 25).reshape(2, 3, 2, 2)
+    codes, scale = quantize_weight(weight, 8)
+    assert codes.shape == (2, 3, 2, 2)
+    assert scale == pytest.approx([12 / 127, 24 / 127])
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-38])
+def test_a_channel_without_values_has_a_scale_that_can_be_divided_by(size):
+    codes, scale = quantize_weight(torch.full((1, 3), size), 8)
+    assert scale.tolist() == [1.0] and codes.tolist() == [[0, 0, 0]]
+
+
+WEIGHTS = arrays.arrays(np.float32, (3, 7), elements=st.floats(-1e6, 1e6, width=32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(weight=WEIGHTS, bits=st.sampled_from([8, 4]), clip=st.booleans())
+def test_codes_are_within_their_levels_near_their_weights_and_stable(weight, bits, clip):
+    share = best_clip(torch.from_numpy(weight), bits, clip)
+    codes, scale = quantize_weight(torch.from_numpy(weight), bits, share)
+    value = LowBitWeight(codes, scale, bits, "linear").value
+    largest = LARGEST_CODE[bits]
+    assert np.abs(codes).max() <= largest
+    assert np.isfinite(scale).all() and (scale > 0).all()
+    kept = np.abs(weight) <= largest * scale[:, None]
+    assert (np.abs(weight - value)[kept] <= (scale[:, None] * (0.5 + 1e-4) + 1e-38).repeat(7, 1)[kept]).all()
+    assert (np.abs(value) <= np.abs(weight) + scale[:, None] * 0.51).all(), "clipping only makes smaller"
+    again, scale_again = quantize_weight(torch.from_numpy(value), bits, best_clip(torch.from_numpy(value), bits, clip))
+    assert np.array_equal(again, codes)
+    assert scale_again[codes.any(1)] == pytest.approx(scale[codes.any(1)], rel=1e-6)
+
+
+def squared_error(weight, bits, clip):
+    codes, scale = quantize_weight(weight, bits, clip)
+    return ((LowBitWeight(codes, scale, bits, "linear").value - weight.numpy()) ** 2).sum(1)
+
+
+def test_clipping_lowers_the_squared_error_of_every_channel():
+    torch.manual_seed(0)
+    weight = torch.randn(8, 500)
+    share = best_clip(weight, 4)
+    assert (squared_error(weight, 4, share) < 0.9 * squared_error(weight, 4, 1.0)).all()
+    for other in (0.6, 0.76, 0.9):
+        assert (squared_error(weight, 4, share) <= squared_error(weight, 4, other)).all(), "of those tried, the best"
+    assert (channel_scale(weight, 4, share) < channel_scale(weight, 4)).all()
+
+
+def test_clipping_is_for_four_bits_and_can_be_switched_off():
+    weight = torch.randn(4, 100)
+    assert best_clip(weight, 8).tolist() == best_clip(weight, 4, clip=False).tolist() == [1.0] * 4
+
+
+# --- which layers, and how -----------------------------------------------------------------------------------------
+
+
+def choices(model):
+    return {name: (w.kind, w.bits, w.activations) for name, w in model.low_bit.items()}
+
+
+def test_without_data_linear_layers_take_their_ranges_as_they_go():
+    model, report = quantized(mlp())
+    assert choices(model) == {"0.weight": ("linear", 8, "dynamic"), "2.weight": ("linear", 8, "dynamic")}
+    assert report.name == "quantize" and report.notes == ("2 linear int8 with dynamic activations",)
+    assert report.settings["bits"] == 8
+
+
+def test_with_data_the_ranges_are_calibrated():
+    flat = mlp()
+    model, report = quantized(flat, random_task(flat))
+    assert {w.activations for w in model.low_bit.values()} == {"static"}
+    first, last = model.low_bit["0.weight"], model.low_bit["2.weight"]
+    assert first.inputs.low < 0 < first.inputs.high
+    assert last.inputs.low == 0.0, "after a ReLU"
+    assert last.inputs.high == pytest.approx(first.outputs.high)
+    assert report.notes == (
+        "2 linear int8 with static activations",
+        "ranges by min-max of 20 calibration samples of points",
+    )
+
+
+def test_the_ranges_are_those_of_the_quantized_module():
+    flat = mlp()
+    task = random_task(flat)
+    model, _ = quantized(flat, task, bits=4, activations="static", clip=False)
+    inputs = torch.from_numpy(task.calibration.inputs["input"])
+    low = float(model.flat.module[0](inputs).detach().min())
+    assert model.low_bit["0.weight"].outputs.low == pytest.approx(low, rel=1e-6)
+    assert float(flat.module[0](inputs).detach().min()) != pytest.approx(low, rel=1e-6)
+
+
+class Outlier(nn.Module):
+    """Two layers of ordinary values, and one with a value far beyond the others, which a norm takes away."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.wild, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+        self.wild.bias.data[0] = 1000.0
+
+    def forward(self, input):
+        return self.last(self.wild(self.first(input).relu())[:, 1:].relu() @ torch.ones(15, 16))
+
+
+def test_a_layer_that_no_range_fits_becomes_dynamic_in_auto_alone():
+    torch.manual_seed(0)
+    flat = flat_of(Outlier(), torch.randn(1, 8))
+    task = random_task(flat)
+    told = []
+    model, report = apply(Model(flat), Settings(), Context(flat, task, progress=lambda *event: told.append(event)))
+    activations = {name: w.activations for name, w in model.low_bit.items()}
+    assert activations == {"first.weight": "static", "wild.weight": "dynamic", "last.weight": "static"}
+    assert model.low_bit["wild.weight"].inputs is None
+    assert "2 linear int8 with static activations, 1 linear int8 with dynamic activations" in report.notes
+    assert told == [("trying static activations", done, 3) for done in (1, 2, 3)]
+    asked, _ = quantized(flat, task, activations="static")
+    assert {w.activations for w in asked.low_bit.values()} == {"static"}
+
+
+def test_four_bits_by_kind():
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(4, 4, 3, groups=4)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), depthwise, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    model, report = quantized(flat_of(module, torch.randn(1, 3, 8, 8)), bits=4, conv_bits=4)
+    assert choices(model) == {
+        "0.weight": ("conv", 4, "float"),
+        "1.weight": ("conv", 8, "float"),
+        "4.weight": ("linear", 4, "dynamic"),
+    }
+    assert "grouped convolutions stay int8: 1.weight" in report.notes
+
+
+def test_a_tied_embedding(as_exported):
+    module, example = as_exported("transformer")
+    model, report = quantized(flat_of(module, *example))
+    assert choices(model) == {
+        "embedding.weight": ("embedding", 8, "float"),
+        "attention.in_proj_weight": ("linear", 8, "dynamic"),
+        "attention.out_proj.weight": ("linear", 8, "dynamic"),
+    }
+    assert "of an embedding and a linear layer, whose activations stay float: embedding.weight" in report.notes
+    assert model.flat.module.output.weight is model.flat.module.embedding.weight
+
+
+def test_what_is_left_out_and_what_is_not_seen_is_named(as_exported):
+    flat = mlp()
+    model, report = quantized(flat, layers_out=("2",))
+    assert list(model.low_bit) == ["0.weight"]
+    assert "left out: 2.weight" in report.notes
+    assert torch.equal(model.flat.module[2].weight, flat.module[2].weight)
+    assert list(quantized(flat, layers_out=("0.w*",))[0].low_bit) == ["2.weight"]
+    module, example = as_exported("recurrent")
+    _, report = quantized(flat_of(module, example))
+    names = (
+        "lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.weight_ih_l0_reverse, lstm.weight_hh_l0_reverse, lstm.weight_ih_l1"
+    )
+    assert f"used in no linear layer, convolution or embedding, stay float: {names} and 5 more" in report.notes
+
+
+def test_what_is_low_bit_already_stays(as_exported):
+    flat = mlp()
+    codes = np.ones((16, 8), np.int8)
+    ternary = LowBitWeight(codes, np.full(16, 0.5, np.float32), 2, "linear", "dynamic")
+    with torch.no_grad():
+        flat.module[0].weight.copy_(torch.from_numpy(ternary.value))
+    model, _ = quantized(flat, low_bit={"0.weight": ternary})
+    assert model.low_bit["0.weight"] is ternary
+    assert torch.equal(model.flat.module[0].weight, torch.full((16, 8), 0.5))
+    assert model.low_bit["2.weight"].bits == 8
+
+
+# --- the module ----------------------------------------------------------------------------------------------------
+
+
+def test_the_module_holds_the_values_and_the_one_given_is_not_touched(as_exported):
+    module, example = as_exported("cnn")
+    flat = flat_of(module, example)
+    before = {n: p.clone() for n, p in module.named_parameters()}
+    model, report = quantized(flat, random_task(flat))
+    parameters = dict(model.flat.module.named_parameters())
+    assert len(model.low_bit) == sum(p.ndim > 1 for p in module.parameters())
+    for name, weight in model.low_bit.items():
+        assert np.array_equal(parameters[name].detach().numpy(), weight.value)
+    assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
+    assert "folded 2 batch normalizations" in report.notes
+    with torch.no_grad():
+        want, got = flat.compute(dict(flat.example)), model.flat.compute(dict(flat.example))
+        error = float((want["output"] - got["output"]).abs().max() / want["output"].abs().max())
+    assert 0 < error < 0.02
+
+
+def test_the_same_again_gives_the_same_bytes():
+    flat = mlp()
+    task = labelled_task()
+    chosen = {"training_epochs": 1, "learning_rate": 0.01, "loss": "labels"}
+    first, second = (quantized(flat, task, **chosen)[0] for _ in range(2))
+    for name, weight in first.low_bit.items():
+        assert weight.codes.tobytes() == second.low_bit[name].codes.tobytes()
+        assert weight.scale.tobytes() == second.low_bit[name].scale.tobytes()
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+def labelled_task(samples=400, seed=3):
+    """Points inside and outside of a ball."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(samples, 8)).astype(np.float32)
+    return task_of({"input": x}, (np.square(x).sum(1) > 7.3).astype(np.int64))
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Modules that have learned the task from three seeds, and the contexts to go on in."""
+    cases = []
+    for seed in range(3):
+        flat = mlp(seed)
+        context = Context(flat, labelled_task(), seed)
+        train(flat, context, label_loss(context), TrainingSettings(15, 0.03), label="learn")
+        cases.append((flat, context))
+    return cases
+
+
+def held_out_loss(model, context):
+    with emulated(model.flat, model.low_bit):
+        return mean_loss(model.flat, held_out_parts(context)[1], label_loss(context))
+
+
+@pytest.mark.parametrize("bits, activations", [(4, "dynamic"), (4, "static"), (8, "static")])
+def test_training_is_never_worse_than_rounding_and_mostly_better(bits, activations, learned):
+    chosen = {"bits": bits, "activations": activations, "loss": "labels"}
+    gains = []
+    for flat, context in learned:
+        rounded, _ = apply(Model(flat), Settings(**chosen), context)
+        trained, report = apply(Model(flat), Settings(**chosen, training_epochs=5, learning_rate=0.01), context)
+        gains.append(held_out_loss(rounded, context) - held_out_loss(trained, context))
+        assert report.notes[-1].startswith("quantization-aware training: ")
+        for name, weight in trained.low_bit.items():
+            value = dict(trained.flat.module.named_parameters())[name].detach().numpy()
+            assert np.array_equal(value, weight.value), "frozen to what the artifact holds"
+            assert (weight.inputs, weight.outputs) == (rounded.low_bit[name].inputs, rounded.low_bit[name].outputs)
+    assert min(gains) > -1e-6
+    assert sum(gains) > 0.01
+
+
+def test_training_against_the_teacher_needs_no_labels():
+    flat = mlp()
+    context = Context(flat, task_of(labelled_task().train.inputs))
+    error = {}
+    for epochs in (0, 5):
+        chosen = Settings(bits=4, activations="float", training_epochs=epochs, learning_rate=3e-3)
+        model, _ = apply(Model(flat), chosen, context)
+        inputs = {"input": torch.from_numpy(context.task.train.inputs["input"])}
+        with torch.no_grad():
+            want, got = (m.compute(inputs)["output"].log_softmax(-1) for m in (flat, model.flat))
+        error[epochs] = float((want.exp() * (want - got)).sum(-1).mean())
+    assert 0 < error[5] < 0.9 * error[0]
+
+
+def test_training_leaves_the_weights_of_earlier_passes():
+    flat = mlp()
+    ternary = LowBitWeight(np.ones((16, 8), np.int8), np.full(16, 0.5, np.float32), 2, "linear")
+    with torch.no_grad():
+        flat.module[0].weight.copy_(torch.from_numpy(ternary.value))
+    chosen = Settings(training_epochs=1, learning_rate=0.1, loss="labels")
+    model, _ = apply(Model(flat, {"0.weight": ternary}), chosen, Context(flat, labelled_task()))
+    assert torch.equal(model.flat.module[0].weight, torch.full((16, 8), 0.5))
+    assert model.flat.module[0].weight.requires_grad
+    assert not torch.equal(model.flat.module[0].bias, flat.module[0].bias)
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "chosen, message",
+    [
+        ({"bits": 3}, "quantize: bits is 3; give one of 8, 4"),
+        ({"embedding_bits": 2}, "quantize: embedding_bits is 2; give one of 8, 4"),
+        ({"conv_bits": 16}, "quantize: conv_bits is 16; give one of 8, 4"),
+        ({"activations": "int8"}, "quantize: activations is 'int8'; give one of auto, float, dynamic, static"),
+        ({"calibration": "mse"}, "quantize: calibration is 'mse'; give one of min-max, percentile, entropy"),
+        ({"loss": "mse"}, "quantize: loss is 'mse'; give one of teacher, labels"),
+        ({"percentile": 40.0}, "quantize: percentile is 40.0; give a number from 50 to 100"),
+        ({"percentile": float("nan")}, "quantize: percentile is nan; give a number from 50 to 100"),
+        ({"samples": 0}, "quantize: samples is 0; give a number of 1 or more"),
+        ({"training_epochs": -1}, "quantize: training_epochs is -1; give a number of 0 or more"),
+        ({"training_epochs": 1, "learning_rate": 2.0}, "learning_rate is 2.0"),
+    ],
+)
+def test_a_setting_out_of_its_range(chosen, message):
+    with pytest.raises(BadInput) as error:
+        Settings(**chosen)
+    assert message in str(error.value)
+
+
+def refusal(flat, task=None, **chosen):
+    with pytest.raises(BadInput) as error:
+        quantized(flat, task, **chosen)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("activations", ["auto", "dynamic"])
+def test_dynamic_ranges_on_convolutions(activations):
+    flat = flat_of(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.randn(1, 3, 8, 8))
+    assert refusal(flat, activations=activations) == (
+        "0.weight: dynamic int8 is 10 times slower than float on convolutions; give --data for calibrated ranges, "
+        "or activations: float, or leave the convolutions out"
+    )
+
+
+def test_static_ranges_without_data():
+    assert refusal(mlp(), activations="static") == (
+        "quantize: static activations need calibration data; name a task with --data"
+    )
+
+
+def test_nothing_to_quantize():
+    assert "quantize: there is no weight to quantize; " in refusal(flat_of(nn.ReLU(), torch.randn(1, 3)))
+    assert "quantize: there is no weight to quantize; " in refusal(mlp(), layers_out=("*",))
+
+
+def test_a_pattern_that_fits_no_layer():
+    assert refusal(mlp(), layers_out=("0", "classifier.*")) == (
+        "quantize: layers_out 'classifier.*' fits no layer; the layers are 0.weight, 2.weight"
+    )
+
+
+def test_training_without_data():
+    assert "training needs data" in refusal(mlp(), training_epochs=1, loss="labels")
