@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ PEERS = ROOT / "benchmarks" / "peers" / "bare"
 """What a user would run without pocketship: scripts of their own, which the peers benchmark starts as processes."""
 
 FILES = sorted(f for package in ORDER for f in (ROOT / package).rglob("*.py") if PEERS not in f.parents)
+PLACES = frozenset(FILES)
 RUNTIME_FILES = [f for f in FILES if f.relative_to(ROOT).parts[0] == "runtimes"]
 COMMAND_LINES = [
     ROOT / "exporter" / "cli.py",
@@ -48,13 +51,30 @@ def named(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
 
+@functools.cache
+def text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+@functools.cache
 def tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), named(file))
+    """The syntax tree, the same one for every check: none may change it."""
+    return ast.parse(text(file), named(file))
 
 
-def imports(nodes: ast.AST) -> Iterator[tuple[str, int]]:
+@functools.cache
+def walked(nodes: ast.AST) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(nodes))
+
+
+@functools.cache
+def imports(nodes: ast.AST) -> tuple[tuple[str, int], ...]:
     """Every module that is imported below `nodes`, at the top or inside a function, and its line."""
-    for node in ast.walk(nodes):
+    return tuple(imported(walked(nodes)))
+
+
+def imported(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -63,11 +83,10 @@ def imports(nodes: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-def calls(nodes: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+@functools.cache
+def calls(nodes: ast.AST) -> tuple[tuple[str, ast.Call], ...]:
     """Every call of a name or a dotted name."""
-    for node in ast.walk(nodes):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+    return tuple((ast.unparse(node.func), node) for node in walked(nodes) if isinstance(node, ast.Call))
 
 
 def test_there_are_files_to_look_at():
@@ -82,6 +101,101 @@ def test_imports_only_go_right(file):
         f"line {line}: {module}" for module, line in imports(tree(file)) if module.split(".")[0] in (*left, "tests")
     ]
     assert wrong == []
+
+
+Imports = dict[tuple[str, str], list[str]]
+"""Which room imports which other one, and where it does, as file:line."""
+
+CIRCLES_LEFT = {
+    # the commands and the facts that all else is built on are in one room
+    ("benchmarks/devices", "benchmarks"),
+    ("benchmarks/report", "benchmarks"),
+    ("benchmarks/tasks", "benchmarks"),
+    # a trace asks which targets there are, and each target asks for a trace
+    ("exporter/trace.py", "exporter/lowering"),
+    # what the passes are built on knows the passes
+    ("exporter/passes", "exporter/calibration.py"),
+    ("exporter/passes", "exporter/importance.py"),
+    ("exporter/passes", "exporter/sensitivity.py"),
+    # sources finds by name what is built on it
+    ("exporter/sources.py", "exporter/families"),
+    ("exporter/sources.py", "exporter/huggingface.py"),
+}
+"""Imports that are to go: each closes a circle of rooms, and without them there is none. Only ever make this less."""
+
+
+def room(file: Path) -> str:
+    """The folder of a file; each file that lies at a package's top is a room of its own."""
+    return named(file if file.parent.parent == ROOT else file.parent)
+
+
+def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, also those in functions, but none that only a type checker reads."""
+    if isinstance(node, ast.If) and ast.unparse(node.test).removeprefix("typing.") == "TYPE_CHECKING":
+        for below in node.orelse:
+            yield from at_run_time(below)
+        return
+    yield node
+    for below in ast.iter_child_nodes(node):
+        yield from at_run_time(below)
+
+
+@functools.cache
+def imports_between_rooms() -> Imports:
+    found: Imports = {}
+    for file in FILES:
+        names = dict.fromkeys(imported(at_run_time(tree(file))))
+        lower = {(name.rpartition(".")[0], line) for name, line in names if module_file(name)}
+        for name, line in names:
+            into = module_file(name)
+            if into and room(into) != room(file) and (name, line) not in lower:  # a package on the way to a module
+                found.setdefault((room(file), room(into)), []).append(f"{named(file)}:{line}")
+    return found
+
+
+def circles(edges: Mapping[tuple[str, str], list[str]]) -> list[str]:
+    """For every import between rooms from which imports lead back, the shortest circle, each told once."""
+    found: dict[frozenset[str], str] = {}
+    after: dict[str, list[str]] = {}
+    for first, second in edges:
+        after.setdefault(first, []).append(second)
+    for first, second in edges:
+        ways = [(first, second)]
+        seen = {second}
+        for way in ways:  # it grows
+            if way[-1] == first:
+                told = [f"{a} imports {b} ({', '.join(edges[a, b])})" for a, b in itertools.pairwise(way)]
+                found.setdefault(frozenset(way), "; ".join(told))
+                break
+            further = [b for b in after.get(way[-1], ()) if b not in seen]
+            seen.update(further)
+            ways += [(*way, b) for b in further]
+    return list(found.values())
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    edges = imports_between_rooms()
+    assert len(edges) > 30, "or the test is blind"
+    found = circles({rooms: places for rooms, places in edges.items() if rooms not in CIRCLES_LEFT})
+    assert not found, "\n".join(found)
+
+
+def test_each_import_that_is_left_still_closes_a_circle():
+    edges = imports_between_rooms()
+    for left in sorted(CIRCLES_LEFT):
+        kept = {rooms: places for rooms, places in edges.items() if rooms not in CIRCLES_LEFT - {left}}
+        assert circles(kept), f"{left} closes no circle any more: take it off CIRCLES_LEFT"
+
+
+def test_a_circle_is_found_and_told():
+    line = {("a", "b"): ["a/x.py:3"], ("b", "c"): ["b/y.py:1", "b/z.py:9"], ("a", "c"): ["a/x.py:4"]}
+    assert circles(line) == []
+    assert circles({**line, ("c", "a"): ["c/w.py:7"]}) == [
+        "a imports b (a/x.py:3); b imports c (b/y.py:1, b/z.py:9); c imports a (c/w.py:7)",
+        "a imports c (a/x.py:4); c imports a (c/w.py:7)",
+    ]
+    code = "import a\nif TYPE_CHECKING:\n    import b\nelse:\n    import c\ndef f():\n    from d import e\n"
+    assert list(imported(at_run_time(ast.parse(code)))) == [("a", 1), ("c", 5), ("d", 7), ("d.e", 7)]
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.relative_to(ROOT).parts[0] != "exporter"], ids=named)
@@ -106,7 +220,7 @@ NEWER_THAN_PYTHON_3_9 = {
 
 @pytest.mark.parametrize("file", RUNTIME_FILES, ids=named)
 def test_runtimes_are_python_3_9(file):
-    module = ast.parse(file.read_text(encoding="utf-8"), named(file), feature_version=(3, 9))
+    module = ast.parse(text(file), named(file), feature_version=(3, 9))
     for called, call in calls(module):
         names = {keyword.arg for keyword in call.keywords}
         assert NEWER_THAN_PYTHON_3_9.get(called.split(".")[-1]) not in names - {None}, f"line {call.lineno}"
@@ -143,10 +257,11 @@ def test_the_agent_is_all_that_it_needs_and_nothing_more():
     assert libraries - set(ORDER) == {"numpy", "onnxruntime", "ai_edge_litert", "tflite_runtime"}
 
 
-def module_file(name: str) -> bool:
-    """Whether a dotted name is a module of ours, and not something within one."""
+@functools.cache
+def module_file(name: str) -> Path | None:
+    """The file of a dotted name that is a module of ours, and not something within one."""
     path = ROOT / name.replace(".", "/")
-    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file in PLACES), None)
 
 
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "tempfile.mktemp", "yaml.load"}
@@ -170,7 +285,7 @@ def test_nothing_is_unpickled_evaluated_or_run_through_a_shell(file):
 
 @pytest.mark.parametrize("file", FILES, ids=named)
 def test_no_error_is_caught_unnamed(file):
-    for node in ast.walk(tree(file)):
+    for node in walked(tree(file)):
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"line {node.lineno}: a bare except"
 
@@ -203,7 +318,7 @@ def mentioned(name: str, folder: str) -> bool:
     """Whether a test in the mirrored folder, or the mirrored file, speaks of `name`."""
     pattern, place = re.compile(rf"\b{re.escape(name)}\b"), ROOT / "tests" / folder
     files = [place] if place.suffix == ".py" else place.rglob("test_*.py")
-    return any(pattern.search(f.read_text()) for f in files)
+    return any(pattern.search(text(f)) for f in files)
 
 
 def test_the_formats_are_the_same_everywhere():

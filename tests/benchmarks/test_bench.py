@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,16 +149,18 @@ def test_outputs_that_are_not_pytorchs_are_exit_code_3_without_a_latency(pockets
 
 
 def test_ctrl_c_keeps_what_was_measured(bundle, tmp_path):
-    output, lock = tmp_path / "results.json", tmp_path / "cache" / "pocketship" / "bench.lock"
+    output = tmp_path / "results.json"
     words = ["bench", bundle / "model.onnx", "--seconds", "100", "--warmup", "0.5", "-o", output, "--history", "none"]
     command = [sys.executable, "-P", "-m", "exporter", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    bar = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "200"}  # as on a terminal: it tells how far the bench is
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **bar}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not lock.exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    time.sleep(10.0)  # it loads, and warms up; then it measures
+    deadline = threading.Timer(120.0, process.kill)
+    deadline.start()
+    lines = (re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", line) for line in process.stderr)
+    assert any(line.startswith("local: warming up") for line in lines)
+    assert any(line.startswith("local ━") for line in lines), "a first round was measured"
+    deadline.cancel()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
@@ -309,11 +312,14 @@ def test_a_fault_of_our_own_in_a_thread_is_not_lost(monkeypatch, bundle):
 
 def test_ctrl_c_stops_all_boards_and_keeps_what_they_told(monkeypatch, bundle):
     cleaned: list[str] = []
+    both_told = threading.Barrier(2, action=lambda: os.kill(os.getpid(), signal.SIGINT))
 
     def endless(target, job, files, options, on_event):
         try:
             on_event({"event": "device", "facts": FACTS})
             on_event(LOADED)
+            on_event(BLOCK), on_event(BLOCK)
+            both_told.wait(60)
             while True:
                 on_event(BLOCK)
                 time.sleep(0.01)
@@ -322,10 +328,8 @@ def test_ctrl_c_stops_all_boards_and_keeps_what_they_told(monkeypatch, bundle):
 
     boards = boards_that(monkeypatch, a=endless, b=endless)
     kept = []
-    timer = threading.Timer(1.0, signal.raise_signal, (signal.SIGINT,))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
             bench(asked(bundle / "model.onnx"), boards, on_done=kept.append)
     finally:

@@ -128,7 +128,7 @@ def test_task_vectors_that_make_no_sense_are_refused():
     new = np.arange(600, dtype="<f4").tobytes()
     vector = task_vector.encode(old, new, (Region(0, 600),), 0.1, 1.0)
     for cut in range(len(vector)):
-        with pytest.raises(BadInput):
+        with pytest.raises(BadInput, match=r"^the task vector is cut off"):
             task_vector.apply(old, vector[:cut])
     with pytest.raises(BadInput, match="belong to no tensor"):
         task_vector.apply(old, vector + b"x")
@@ -268,9 +268,10 @@ def test_every_truncation_and_every_changed_byte_is_refused_with_the_old_bundle_
     places |= {generator.randrange(len(content)) for _ in range(40)}
     broken = tmp_path / "broken"
     for place in sorted(places):
+        said = "this is no update" if place < len(update_file.MAGIC) else "the update is cut off or damaged"
         for changed in (content[:place], content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]):
             broken.write_bytes(changed)
-            with pytest.raises(BadInput):
+            with pytest.raises(BadInput, match=f"/broken: {said}; "):
                 apply(broken, app)
     assert snapshot(app) == before
     assert [p.name for p in app.parent.iterdir() if p.name.startswith(".")] == []

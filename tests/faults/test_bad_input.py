@@ -1,6 +1,6 @@
 """Every refusal a user can meet: one line with cause and mend, the right exit code, and nothing left on disk.
 
-Each row of ROWS runs `pocketship` in a folder of its own; all rows run at once, two at a time, and each is one test.
+Each row of ROWS is one test, which runs `pocketship` once in a folder of its own.
 A hostile payload creates the file `pwned` in that folder, where the comparison of before and after sees it.
 """
 
@@ -13,13 +13,11 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-WORKERS = 2
 OUTPUT = "new/parents/bundle"
 IMPORTS = "import numpy as np\nimport torch\nfrom torch import nn\n"
 
@@ -640,42 +638,6 @@ def listing(folder: Path) -> dict[str, bytes | str]:
     }
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """What became of a row."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-    before: dict[str, bytes | str]
-    after: dict[str, bytes | str]
-
-
-@pytest.fixture(scope="module")
-def refusals(pocketship, tmp_path_factory, request):
-    """Futures of the selected rows' refusals: all of them run at once, `WORKERS` at a time."""
-    root = tmp_path_factory.mktemp("rows")
-    env = {"outside": tmp_path_factory.mktemp("outside")}
-    items = [item for item in request.session.items if item.path == Path(__file__) and hasattr(item, "callspec")]
-    selected = [item.callspec.params["name"] for item in items if "name" in item.callspec.params]
-    pool = ThreadPoolExecutor(WORKERS)
-
-    def run(row: Row, here: Path) -> Refusal:
-        before = listing(here)
-        quiet = ("--quiet",) if row.words[0] == "export" else ()
-        done = pocketship(*row.words, *quiet, cwd=here, **{k: v.format(**env) for k, v in row.env.items()})
-        return Refusal(done.returncode, done.stdout, done.stderr, before, listing(here))
-
-    def start(i: int, row: Row) -> Future[Refusal]:
-        here = root / str(i)
-        here.mkdir()
-        prepare_folder(row, here)
-        return pool.submit(run, row, here)
-
-    yield {name: start(i, ROWS[name]) for i, name in enumerate(selected)}
-    pool.shutdown(cancel_futures=True)
-
-
 def prepare_folder(row: Row, here: Path) -> None:
     """Write the files of a row."""
     for name, content in row.files.items():
@@ -689,11 +651,17 @@ def prepare_folder(row: Row, here: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # which one hostile archive holds
 @pytest.mark.parametrize("name", ROWS)
-def test_it_is_refused(name: str, refusals) -> None:
+def test_it_is_refused(name: str, pocketship, tmp_path: Path) -> None:
     """One line on stderr with cause and mend, the exit code, nothing on stdout, and the folder as it was."""
-    row, refusal = ROWS[name], refusals[name].result()
+    row, folder, outside = ROWS[name], tmp_path / "here", tmp_path / "outside"
+    folder.mkdir(), outside.mkdir()
+    prepare_folder(row, folder)
+    before = listing(folder)
+    quiet = ("--quiet",) if row.words[0] == "export" else ()
+    env = {key: value.format(outside=outside) for key, value in row.env.items()}
+    refusal = pocketship(*row.words, *quiet, cwd=folder, **env)
     lines = refusal.stderr.strip().splitlines()
-    assert refusal.exit_code == row.code, refusal.stderr
+    assert refusal.returncode == row.code, refusal.stderr
     assert len(lines) == 1, refusal.stderr
     assert lines[0].startswith("pocketship: ") and "; " in lines[0]
     here = next((i for i, text in enumerate(row.factory.splitlines(), 1) if text.endswith("# HERE")), 0)
@@ -701,7 +669,7 @@ def test_it_is_refused(name: str, refusals) -> None:
         assert part.replace("HERE", str(here)) in lines[0]
     assert len(lines[0]) < 600
     assert refusal.stdout == ""
-    assert refusal.after == refusal.before
+    assert listing(folder) == before
 
 
 def test_the_hostile_programs_are_hostile(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import dis
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -48,6 +49,12 @@ COMMIT_KILLS = 160
 # Running exports that are stopped --------------------------------------------------------------------------------
 
 
+BAR = {"FORCE_COLOR": "1", "TERM": "xterm"}
+"""Shows the progress bar of a terminal: its lines begin with what runs, once that has told of itself."""
+CONTROLS = re.compile(r"\x1b\[[?\d;]*[A-Za-z]|[\u2800-\u28ff]")
+"""How a terminal is told of colours, and the spinner."""
+
+
 @dataclass
 class Running:
     """An export in a process of its own: `lines` grows as it prints on stderr."""
@@ -60,7 +67,7 @@ class Running:
     def wait_for(self, start: str, timeout_s: float = 120) -> None:
         """Return once a line on stderr begins with `start`."""
         deadline = time.monotonic() + timeout_s
-        while not any(line.startswith(start) for line in self.lines):
+        while not any(CONTROLS.sub("", line).lstrip().startswith(start) for line in self.lines):
             assert time.monotonic() < deadline and self.process.poll() is None, (start, self.lines)
             time.sleep(0.002)
 
@@ -245,9 +252,8 @@ def test_the_first_ctrl_c_ends_training_and_keeps_the_best_so_far(start, tmp_pat
     """The second one would abort; a bundle is written, and says that training was stopped."""
     (tmp_path / "long.yaml").write_text("passes: [{distill: {epochs: 1000000}}]")
     words = ("--recipe", tmp_path / "long.yaml", "--data", f"{ROOT / 'tests' / 'data.py'}:points")
-    running = start("export", MLP, "--target", "onnx", *words, "-o", "bundle")
-    running.wait_for("trace")
-    time.sleep(4)
+    running = start("export", MLP, "--target", "onnx", *words, "-o", "bundle", **BAR)
+    running.wait_for("distill")
     running.process.send_signal(signal.SIGINT)
     assert running.end() == 0, running.lines
     (step,) = read_manifest(tmp_path / "bundle").recipe

@@ -245,7 +245,7 @@ def test_its_workers_leave_with_a_killed_agent(files, tmp_path, monkeypatch):
             time.sleep(0.01)
         os.kill(started[0].pid, signal.SIGKILL)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=r"^local: the agent was killed by SIGKILL; bench again$"):
         local.do(job_of("model.onnx"), files, take, exclusive=False, on_start=started.append)
     worker, deadline = int((tmp_path / "pid").read_text()), time.monotonic() + 30
     while not gone(worker):

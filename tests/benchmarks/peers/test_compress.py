@@ -75,7 +75,7 @@ def test_a_peer_s_file_that_does_not_run_is_named_and_ours_of_fp32_must_run(tmp_
     assert (
         isinstance(failed, Entry) and (failed.who, failed.path) == ("a peer", None) and "model.onnx" in failed.failure
     )
-    with pytest.raises(PocketshipError):
+    with pytest.raises(PocketshipError, match=r"/model\.onnx: onnxruntime cannot load it: .*INVALID_PROTOBUF"):
         compress.evaluation(Entry(FP32, "onnx", broken), task, {})
 
 

@@ -64,19 +64,19 @@ def test_the_documented_preprocessor_is_valid_and_read():
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "says"),
     [
-        lambda p: p.pop("schema_version"),
-        lambda p: p["inputs"][0].update(kind="video"),
-        lambda p: p["inputs"][0].update(layout="chw"),
-        lambda p: p["inputs"][0].pop("width"),
-        lambda p: p["inputs"][0].update(depth=3),
-        lambda p: p["outputs"][0].update(labels="cat"),
+        (lambda p: p.pop("schema_version"), "its schema version is None, this pocketship reads 1"),
+        (lambda p: p["inputs"][0].update(kind="video"), r"inputs\[0\]\.kind is 'video', none of text, image, "),
+        (lambda p: p["inputs"][0].update(layout="chw"), "image: layout is 'chw', none of nchw, nhwc"),
+        (lambda p: p["inputs"][0].pop("width"), r"inputs\[0\]: no field 'width'"),
+        (lambda p: p["inputs"][0].update(depth=3), r"inputs\[0\]: unknown field 'depth'"),
+        (lambda p: p["outputs"][0].update(labels="cat"), r"outputs\[0\]\.labels: 'cat' is not a list"),
     ],
 )
-def test_a_broken_preprocessor_is_neither(damage):
+def test_a_broken_preprocessor_is_neither(damage, says):
     example = documented_example()
     damage(example)
     assert list(jsonschema.Draft202012Validator(preprocessor_schema()).iter_errors(example))
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=f"^preprocessor.json: {says}"):
         parse_preprocessor(json.dumps(example).encode())

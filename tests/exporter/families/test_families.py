@@ -218,6 +218,6 @@ def test_the_command_writes_weights(capsys, monkeypatch, tmp_path):
 
 
 def test_the_command_trains_no_weights_of_others(capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"^2$"):
         zoo.main(["rnet"])
     assert "rnet is not trained here: it has weights of others, see --check" in capsys.readouterr().err

@@ -168,8 +168,8 @@ def test_every_combination_has_a_row(kind, bits, activations):
     row = TABLE["onnx", kind, bits, activations]
     assert isinstance(row, Representation) and row.why
     assert row.opset == {8: 18, 4: 21, 2: 25}[bits]
-    computed = {"embedding": "float", "conv": "float" if activations == "dynamic" else activations}
-    assert row.activations == computed.get(kind, activations)
+    convolved = "float" if activations == "dynamic" else activations
+    assert row.activations == {"linear": activations, "embedding": "float", "conv": convolved}[kind]
 
 
 # --- each row: codes and computation -------------------------------------------------------------------------------

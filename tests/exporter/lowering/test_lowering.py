@@ -144,7 +144,7 @@ def test_float16_for_core_ml(name, lower_here, as_exported, computes):
     full = lower_here(module, example, "coreml").path
     half = lower_here(module, example, "coreml", coreml_precision="float16").path
     computes(half, inputs, outputs, tolerance=1e-2)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^\('model\.mlpackage', '\w+', [\de.-]+\)"):
         computes(half, inputs, outputs, tolerance=1e-6)  # it is half precision indeed
     weights = [p / "Data" / "com.apple.CoreML" / "weights" / "weight.bin" for p in (half, full)]
     assert weights[0].stat().st_size < 0.6 * weights[1].stat().st_size

@@ -202,7 +202,9 @@ def test_a_crash_is_a_row_and_is_not_tried_again(world, suite):
 @pytest.mark.parametrize("cause", ["link-lost", "agent-killed", "disk-full", "refused", "malformed", "interrupted"])
 def test_what_was_the_device_s_fault_is_tried_again_in_its_place(world, suite, cause):
     world.failures = {"onnx": Failure(cause, "x")}
-    with pytest.raises(BadInput):
+    with pytest.raises(
+        BadInput, match=rf"^digits-float32/model\.onnx: {cause}: x; digits-int8/model\.onnx: {cause}: x; "
+    ):
         raise_problems(run_suite(suite, world.hooks()))
     world.failures, world.measured = {}, []
     outcome = run_suite(suite, world.hooks())
@@ -269,7 +271,7 @@ def test_many_problems_stay_one_line():
     problems = tuple(Problem("digits", f"r{i}", BadInput("no")) for i in range(9))
     with pytest.raises(BadInput, match=r"^digits r0: no; .*digits r5: no; and 3 more; all else is measured"):
         raise_problems(Outcome((), problems))
-    with pytest.raises(ParityFailed):
+    with pytest.raises(ParityFailed, match=r"^digits r0: no; .*digits r5: no; and 4 more; all else is measured"):
         raise_problems(Outcome((), (*problems, Problem("rnet", "int8", ParityFailed("0.3 off")))))
 
 
@@ -321,6 +323,9 @@ def test_for_real_on_this_machine(tmp_path):
     assert (one.artifact.bundle, one.artifact.precision, one.settings.inputs) == ("rnet-float32", "float32", "golden")
     assert one.kernels.float_share == 1.0
     assert asked(folder / "bundles" / "rnet-float32")[0].facts == one.artifact
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in folder.rglob("*") if p.name != "report.html"}
+    assert folder / "bundles" / "rnet-float32" / "model.onnx" in before and folder / "results.json" in before
     again = command(*words, *quick, "--json")
     assert "rnet float32: exported before" in again.stderr and "measured before" in again.stderr
     assert json.loads(again.stdout)["results"][0]["id"] == one.id == results_to_json([one])["results"][0]["id"]
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in before} == before, "nothing was written again"

@@ -105,12 +105,18 @@ TIMM = {
 
 
 @pytest.mark.parametrize(
-    "other", [{"crop_mode": "squash"}, {"input_size": (3, 224, 192)}, {"interpolation": "random"}], ids=str
+    ("other", "says"),
+    [
+        ({"crop_mode": "squash"}, "timm's crop mode 'squash' for 224x224"),
+        ({"input_size": (3, 224, 192)}, "timm's crop mode None for 224x192"),
+        ({"interpolation": "random"}, "timm's interpolation 'random'"),
+    ],
+    ids=str,
 )
-def test_what_timm_does_otherwise_is_not_described(other):
+def test_what_timm_does_otherwise_is_not_described(other, says):
     assert of_timm(TIMM, trained=True).outputs == ()
     assert of_timm({**TIMM, "label_names": list("abcdefg")}, trained=False).outputs[0].labels == tuple("abcdefg")
-    with pytest.raises(NotDescribed):
+    with pytest.raises(NotDescribed, match=f"^{says}$"):
         of_timm({**TIMM, **other}, trained=True)
 
 
@@ -121,21 +127,24 @@ VIT = {
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "says"),
     [
-        {"image_processor_type": "DetrImageProcessor"},
-        {"do_resize": False},
-        {"resample": 5},
-        {"size": {"longest_edge": 8}},
-        {"do_center_crop": True, "crop_size": {"height": 8, "width": 8}, "size": {"shortest_edge": 7}},
+        ({"image_processor_type": "DetrImageProcessor"}, "the image processor DetrImageProcessor"),
+        ({"do_resize": False}, "how the ViTImageProcessor resizes"),
+        ({"resample": 5}, "how the ViTImageProcessor resizes"),
+        ({"size": {"longest_edge": 8}}, "how the ViTImageProcessor resizes"),
+        (
+            {"do_center_crop": True, "crop_size": {"height": 8, "width": 8}, "size": {"shortest_edge": 7}},
+            "how the ViTImageProcessor crops",
+        ),
     ],
     ids=str,
 )
-def test_what_a_processor_does_otherwise_is_not_described(other):
+def test_what_a_processor_does_otherwise_is_not_described(other, says):
     (image,) = of_image_processor(VIT, []).inputs
     assert (image.divisor, image.mean, image.std) == (255.0, (0.0,), (1.0,))
     assert of_image_processor({**VIT, "rescale_factor": 0.5}, []).inputs[0].divisor == 2.0
-    with pytest.raises(NotDescribed):
+    with pytest.raises(NotDescribed, match=f"^{says}$"):
         of_image_processor({**VIT, **other}, [])
 
 

@@ -351,7 +351,7 @@ def test_more_connections_than_there_is_room_for_are_closed_and_others_go_on(ben
 def test_a_defect_of_ours_is_told_and_does_not_end_the_bench(bench, monkeypatch):
     bench.open()
     monkeypatch.setattr(bench.desk, "leave", lambda body: 1 / 0)
-    with pytest.raises(http.client.RemoteDisconnected):
+    with pytest.raises(http.client.RemoteDisconnected, match="closed connection without response"):
         bench.post("/leave", b"{}")
     texts = [message["text"] for message in taken(bench.desk)]
     assert texts == ["refused a request from 127.0.0.1: 500 ZeroDivisionError: division by zero"]
