@@ -15,7 +15,7 @@ PAGE := benchmarks/devices/browser/page
 # Test processes at once, each with one thread: most tests wait for a converter on one core.
 JOBS ?= 2
 
-.PHONY: demo test coverage setup lint lock clean page rigs apk android-models
+.PHONY: demo test matrix coverage setup lint lock clean page rigs apk android-models
 
 demo: $(READY)
 	$(BIN)/pocketship export minilm --target all --output $(DEMO)/minilm --force
@@ -24,6 +24,10 @@ demo: $(READY)
 
 test: lint $(if $(CI),rigs page apk)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(COVERAGE) $(TESTS)
+
+# All of the long matrices of which `make test` takes a sample.
+matrix: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m matrix --whole
 
 # The same tests, and which lines they run; the converters take most of twice as long under it.
 coverage: $(READY)

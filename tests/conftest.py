@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -76,6 +77,24 @@ def once(run_folder) -> Callable[[str, Callable[[Path], object]], Path]:
 @pytest.fixture(scope="session", autouse=True)
 def _children_are_warm(run_folder) -> None:
     warm.let_children_be_forked(run_folder, os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid())
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="run all of each long matrix, not the sample that CI takes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the tests marked `matrix(one_in=N)` keep a sample of one in N, chosen by name: the same one every time."""
+    if config.getoption("whole"):
+        return
+    left_out = [item for item in items if (mark := item.get_closest_marker("matrix")) and not sampled(item, mark)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def sampled(item: pytest.Item, mark: pytest.Mark) -> bool:
+    """Whether a test of a matrix is in the sample."""
+    return zlib.crc32(item.name.encode()) % mark.kwargs["one_in"] == 0
 
 
 @pytest.hookimpl(wrapper=True)

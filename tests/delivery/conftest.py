@@ -21,23 +21,24 @@ def shifted():
 
 
 @pytest.fixture(scope="session")
-def bundles(tmp_path_factory, pocketship) -> tuple[Path, Path]:
+def bundles(once, pocketship) -> tuple[Path, Path]:
     """The old and the new bundle; do not change them."""
-    folder = tmp_path_factory.mktemp("shifted")
-    for which in ("old", "new"):
-        done = pocketship("export", f"{SHIFTED}:{which}", "-o", folder / which, "--quiet")
-        assert done.returncode == 0, done.stderr
+
+    def make(folder: Path) -> None:
+        for which in ("old", "new"):
+            done = pocketship("export", f"{SHIFTED}:{which}", "-o", folder / which, "--quiet")
+            assert done.returncode == 0, done.stderr
+
+    folder = once("shifted", make)
     return folder / "old", folder / "new"
 
 
 @pytest.fixture(scope="session")
-def update(bundles, tmp_path_factory) -> Path:
+def update(bundles, once) -> Path:
     """The update from old to new, without a task."""
     from exporter.delivery.delta import delta
 
-    path = tmp_path_factory.mktemp("update") / "update"
-    delta(*bundles, path)
-    return path
+    return once("update", lambda folder: delta(*bundles, folder / "update")) / "update"
 
 
 @pytest.fixture

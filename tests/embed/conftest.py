@@ -32,41 +32,35 @@ FORMATS = {"android": "onnx,tflite", "ios": "coreml", "cpp": "onnx", "web": "onn
 
 
 @pytest.fixture(scope="session")
-def bundle_of(tmp_path_factory, pocketship):
+def bundle_of(once, exported, pocketship):
     """A bundle in all formats: of the zoo, or of tests/models.py, with its row of PREPROCESSORS where there is one."""
-    made: dict[str, Path] = {}
 
     def get(name: str) -> Path:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
+        def make(folder: Path) -> None:
             source, words = name, []
             if name in PREPROCESSORS:
                 source = f"{MODELS}:{name}"
                 (folder / "preprocessor.json").write_bytes(to_bytes(PREPROCESSORS[name]))
                 words = ["--preprocessor", folder / "preprocessor.json"]
-            elif name in ("mlp", "two_inputs"):
-                source = f"{MODELS}:{name}"
             targets = "onnx,tflite" if name == "minilm" else "all"
             done = pocketship("export", source, "-t", targets, "-o", folder / "bundle", "--quiet", *words)
             assert done.returncode == 0, done.stderr
-            made[name] = folder / "bundle"
-        return made[name]
+
+        return exported(name) if name in ("mlp", "two_inputs") else once(f"embedded {name}", make) / "bundle"
 
     return get
 
 
 @pytest.fixture(scope="session")
-def library_of(bundle_of, tmp_path_factory):
+def library_of(bundle_of, once):
     """A library of a bundle for a platform; do not change it."""
     from exporter.embed.write import embed
 
-    made: dict[tuple[str, str], Path] = {}
-
     def get(name: str, platform: str) -> Path:
-        if (name, platform) not in made:
-            made[name, platform] = tmp_path_factory.mktemp(f"{name}-{platform}") / "library"
-            embed(bundle_of(name), platform, made[name, platform])
-        return made[name, platform]
+        bundle = bundle_of(name)
+        return (
+            once(f"library {name} {platform}", lambda folder: embed(bundle, platform, folder / "library")) / "library"
+        )
 
     return get
 
@@ -180,18 +174,23 @@ class Jvm:
         return done.stdout
 
 
-def made_jvm(native: Path, stubs: Path) -> Jvm:
-    """A JVM whose libraries and declarations are laid into these two folders."""
+def jvm_in(folder: Path) -> Jvm:
+    """The JVM whose libraries and declarations `fill_jvm` laid into a folder."""
+    return Jvm(folder / "native", folder / "stubs", ROOT / "build/runner/aar/classes.jar")
+
+
+def fill_jvm(folder: Path) -> None:
+    """Lay ONNX Runtime's libraries and Android's compiled declarations into a folder."""
+    native, stubs = folder / "native", folder / "stubs"
     spec = importlib.util.find_spec("onnxruntime")
     (library,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")
     subprocess.run([ROOT / "tests/rigs/onnxruntime_jvm.sh", native, library], check=True, timeout=300)
     stubs.mkdir(exist_ok=True)
     sources = (ROOT / "android_demo/stubs").rglob("*.java")
     subprocess.run([*JAVAC, "-d", stubs, *sources], check=True, timeout=300)
-    return Jvm(native, stubs, ROOT / "build/runner/aar/classes.jar")
 
 
 @pytest.fixture(scope="session")
-def jvm(tmp_path_factory) -> Jvm:
+def jvm(once) -> Jvm:
     """This machine's, with what tests/rigs/install.sh brings."""
-    return made_jvm(tmp_path_factory.mktemp("native"), tmp_path_factory.mktemp("stubs"))
+    return jvm_in(once("jvm", fill_jvm))

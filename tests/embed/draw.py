@@ -223,7 +223,8 @@ def main() -> None:
     first, second = (Resources().strings[f"{which}_example"] for which in ("first", "second"))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        jvm = tools.made_jvm(scratch / "native", scratch / "stubs")
+        tools.fill_jvm(scratch)
+        jvm = tools.jvm_in(scratch)
         bundles = ROOT / "build/android/bundles"
         told = {}
         for name in ("minilm", "rnet"):

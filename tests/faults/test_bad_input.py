@@ -6,6 +6,8 @@ A hostile payload creates the file `pwned` in that folder, where the comparison 
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import os
 import pickle
@@ -78,6 +80,11 @@ CREATE_FILE = "open('pwned', 'w')"
 
 def save_program(path: Path, with_inputs: bool = True) -> None:
     """A good .pt2 with weights, a buffer, a constant and a dynamic axis."""
+    path.write_bytes(_program_bytes(with_inputs))
+
+
+@functools.cache
+def _program_bytes(with_inputs: bool) -> bytes:
     import torch
 
     class Model(torch.nn.Module):
@@ -94,7 +101,9 @@ def save_program(path: Path, with_inputs: bool = True) -> None:
     )
     if not with_inputs:
         program._example_inputs = None
-    torch.export.save(program, path)
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    return stream.getvalue()
 
 
 def rewrite(

@@ -337,12 +337,15 @@ def test_a_signal_after_the_last_word_changes_nothing(words, code, tmp_path, poc
 
 
 @pytest.fixture(scope="module")
-def two_bundles(tmp_path_factory, pocketship) -> tuple[Path, Path]:
+def two_bundles(once, pocketship) -> tuple[Path, Path]:
     """Two bundles of one model that differ."""
-    folder = tmp_path_factory.mktemp("two")
-    for name, opset in (("a", 18), ("b", 20)):
-        done = pocketship("export", MLP, "--target", "onnx", "--opset", opset, "-o", folder / name, "--quiet")
-        assert done.returncode == 0, done.stderr
+
+    def make(folder: Path) -> None:
+        for name, opset in (("a", 18), ("b", 20)):
+            done = pocketship("export", MLP, "--target", "onnx", "--opset", opset, "-o", folder / name, "--quiet")
+            assert done.returncode == 0, done.stderr
+
+    folder = once("two bundles", make)
     return folder / "a", folder / "b"
 
 

@@ -146,6 +146,7 @@ def check(module: nn.Module, example: Any, target: str, lower_here: Any, compute
         computes(artifact.path, fresh, flat.compute(dict(fresh)), 1e-2 if chosen else 1e-4)
 
 
+@pytest.mark.matrix(one_in=3)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_architecture(name, target, lower_here, computes):
@@ -153,6 +154,7 @@ def test_an_architecture(name, target, lower_here, computes):
     check(*ARCHITECTURES[name](), target, lower_here, computes)
 
 
+@pytest.mark.matrix(one_in=3)
 @pytest.mark.parametrize(
     "name", ["bert", "distilbert", "electra", "roberta", "mpnet", "albert", "vit", "encoder", "mixer"]
 )
@@ -161,6 +163,7 @@ def test_half_precision_of_core_ml(name, lower_here, computes):
     check(*ARCHITECTURES[name](), "coreml", lower_here, computes, coreml_precision="float16")
 
 
+@pytest.mark.matrix(one_in=3)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", TIMM)
 def test_a_timm_architecture(name, target, lower_here, computes):
