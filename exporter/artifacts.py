@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from exporter.bundle_writer import NEW_BUNDLE, WORK, writing_errors
-from exporter.children import Children, value_of
+from exporter.children import Children, memory_limit_bytes, value_of
 from exporter.lowering import TARGETS
 from exporter.options import Options, version_for
 from exporter.recipe import to_json
@@ -191,6 +191,7 @@ class Road:
                 ],
             },
             timeout_s=TRAINING_TIMEOUT_S if self._options.recipe.steps else LOWER_TIMEOUT_S,
+            memory_limit_bytes=memory_limit_bytes(),
             log_path=self._work / f"{target}.log",
             scratch=self._work,
             on_event=on_event,

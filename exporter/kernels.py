@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from exporter.children import Children
+from exporter.children import Children, memory_limit_bytes
 from runtimes import child
 from runtimes.bundle import from_json
 from runtimes.kernels import KernelTruth
@@ -26,7 +26,13 @@ KERNELS = {
 def kernels_of(path: Path) -> KernelTruth | str:
     """Where an artifact computes with low-bit weights, or, in one line, why that could not be found."""
     with Children() as children:
-        outcome = child.call("exporter.kernels:find", {"path": str(path)}, timeout_s=TIMEOUT_S, on_start=children.add)
+        outcome = child.call(
+            "exporter.kernels:find",
+            {"path": str(path)},
+            timeout_s=TIMEOUT_S,
+            memory_limit_bytes=memory_limit_bytes(),
+            on_start=children.add,
+        )
     return from_json(KernelTruth, outcome.value) if isinstance(outcome, child.Completed) else child.describe(outcome)
 
 

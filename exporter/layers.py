@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.children import Children, value_of
+from exporter.children import Children, memory_limit_bytes, value_of
 from exporter.low_bit import LARGEST_CODE
 from exporter.report_plot import FAINT, HUES, INK, save
 from runtimes import child
@@ -65,6 +65,7 @@ def layers_of(
             "exporter.layers:measure",
             job,
             timeout_s=TIMEOUT_S,
+            memory_limit_bytes=memory_limit_bytes(),
             on_event=lambda event: on_progress(*event["progress"]),
             on_start=children.add,
         )

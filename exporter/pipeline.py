@@ -32,7 +32,7 @@ from exporter.bundle_writer import (
     write_manifest,
     writing_errors,
 )
-from exporter.children import Children, value_of
+from exporter.children import Children, memory_limit_bytes, value_of
 from exporter.families import ZOO
 from exporter.lowering import TARGETS
 from exporter.options import Options, check_installed, check_options, parse_targets
@@ -244,6 +244,7 @@ def prepare(
                 "exporter.prepare:prepare",
                 job,
                 timeout_s=TRAINING_TIMEOUT_S if options.recipe.steps else PREPARE_TIMEOUT_S,
+                memory_limit_bytes=memory_limit_bytes(),
                 log_path=work / LOG,
                 scratch=work,
                 on_event=tell,
