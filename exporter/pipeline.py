@@ -27,7 +27,7 @@ from exporter.bundle.writer import (
 from exporter.compression.recipe import NO_RECIPE, Recipe, recipe_of, to_json
 from exporter.families import ZOO
 from exporter.lowering import TARGETS
-from exporter.processes.children import Children, value_of
+from exporter.processes.children import Children, memory_limit_bytes, value_of
 from exporter.stages.options import Options, check_installed, check_options, parse_targets
 from exporter.stages.snapshot import Snapshot
 from exporter.stages.targets import (
@@ -244,6 +244,7 @@ def prepare(
                 "exporter.stages.prepare:prepare",
                 job,
                 timeout_s=TRAINING_TIMEOUT_S if options.recipe.steps else PREPARE_TIMEOUT_S,
+                memory_limit_bytes=memory_limit_bytes(),
                 log_path=work / LOG,
                 scratch=work,
                 on_event=tell,

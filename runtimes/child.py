@@ -68,7 +68,7 @@ class TimedOut:
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The process asked for more memory than it may have (0: no limit was set), or the system killed it for memory."""
+    """The process asked for more memory than it may have, or the system killed it (0: by no limit that we set)."""
 
     limit_bytes: int
 
@@ -204,8 +204,10 @@ def _outcome(final: Json, code: int, log_tail: str, limit_bytes: int) -> Outcome
         refused = final["refused"]
         kind = getattr(errors, refused["class"])
         return Refused(kind(refused["what"], where=refused["where"], remedy=refused["remedy"]))
-    if final.get("out_of_memory") or "std::bad_alloc" in log_tail or code == -signal.SIGKILL:
+    if final.get("out_of_memory") or "std::bad_alloc" in log_tail:
         return OutOfMemory(limit_bytes)
+    if code == -signal.SIGKILL:
+        return OutOfMemory(0)
     if "exception" in final:
         return Crashed(final["exception"], log_tail)
     if code < 0:

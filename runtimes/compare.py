@@ -20,6 +20,10 @@ SENSITIVITY_MARGIN = 10.0
 """The error must be this many times smaller than the change that a different input makes."""
 NOISY_MARGIN = 2.0
 """The same where activations are quantized, whose rounding alone comes near to the larger margin."""
+INT8_STEPS = 255
+"""An output that changes by fewer than SENSITIVITY_MARGIN of so many steps of its size is the original's own fault."""
+NOTHING_PROVEN = "agreement would prove nothing"
+"""How the reason ends where the original is at fault: its own outputs change too little with the input."""
 
 Outputs = Dict[str, np.ndarray]
 
@@ -82,7 +86,7 @@ def compare_output(
     elif not max_abs <= tolerance:
         fault = f"output {name!r} is off by {max_abs:.3g}, allowed is {tolerance:.3g}"
     elif not exact and 0.0 < change < max_abs * margin:
-        fault = f"output {name!r} changes by only {change:.3g} between inputs, its error is {max_abs:.3g}"
+        fault = _too_near(name, change, max_abs, scale)
     return OutputComparison(
         name=name,
         max_abs_error=max_abs,
@@ -92,6 +96,17 @@ def compare_output(
         change=change,
         tolerance=tolerance,
         fault=fault,
+    )
+
+
+def _too_near(name: str, change: float, max_abs: float, scale: float) -> str:
+    """Whose fault it is that an allowed error comes near to the output's change: the original's, or the rounding's."""
+    if change >= SENSITIVITY_MARGIN / INT8_STEPS * scale:
+        return f"output {name!r} changes by only {change:.3g} between inputs, its error is {max_abs:.3g}"
+    return (
+        f"the original's own output {name!r} hardly changes with the input (sensitivity {change:.3g}, values up to "
+        f"{scale:.3g}), so that an error of {max_abs:.3g}, which rounding may make, could hide a collapsed model: "
+        f"{NOTHING_PROVEN}"
     )
 
 
@@ -122,7 +137,7 @@ def compare(
     ]
     fault = next((r.fault for r in results if r.fault), "")
     if not fault and not any(r.change > 0.0 for r in results):
-        fault = "no output changes when the input does: agreement would prove nothing"
+        fault = f"no output changes when the input does: {NOTHING_PROVEN}"
     return _parity(results, executed_by, len(reference), fault)
 
 

@@ -25,3 +25,8 @@ def points() -> dict:
 def images() -> dict:
     """For `cnn`: 3x32x32, 5 classes."""
     return clouds((3, 32, 32), 5, "image")
+
+
+def two_of_four() -> dict:
+    """For `mlp`: 8 numbers, labels of its first 2 classes alone."""
+    return clouds((8,), 2, "input")

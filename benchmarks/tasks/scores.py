@@ -10,6 +10,8 @@ from benchmarks.tasks import Arrays, Score, Split, Task
 from runtimes.errors import BadInput
 
 NEIGHBOURS = 10
+WITHOUT_CLASS = "columns without a class"
+"""The figure of a score that says how many of the model's classes the task does not have."""
 
 
 def score_outputs(
@@ -44,14 +46,17 @@ def score_outputs(
 
 
 def accuracy(classes: Sequence[str], outputs: Arrays, split: Split) -> Score:
-    """Whether the largest of an output's `len(classes)` columns is the label's; a row with NaN or infinity is wrong.
+    """Whether the largest of an output's columns is the label's; a row with NaN or infinity is wrong.
+
+    Where the output has more columns than there are classes, label i is column i, and WITHOUT_CLASS says how many more.
 
     Raises BadInput where no output has a column a class, or the split no labels.
     """
     found = class_columns(classes, outputs)
     finite = np.isfinite(found).all(axis=1)
     correct = (found.argmax(axis=1) == _labels(split)) & finite
-    return Score("accuracy", correct.astype(np.float64), {})
+    surplus = found.shape[1] - len(classes)
+    return Score("accuracy", correct.astype(np.float64), {WITHOUT_CLASS: float(surplus)} if surplus else {})
 
 
 def nearest_class_mean(
@@ -110,11 +115,13 @@ def neighbour_overlap(first: np.ndarray, second: np.ndarray, count: int) -> floa
 
 
 def class_columns(classes: Sequence[str], outputs: Arrays) -> np.ndarray:
-    """The float output `[samples, len(classes)]`; the one called "logits" where several fit.
+    """The float output `[samples, len(classes)]`, else one of more columns; the one called "logits" where several fit.
 
     Raises BadInput where none fits, or several do and none has that name.
     """
-    fitting = [name for name, value in outputs.items() if _is_matrix(value) and value.shape[1] == len(classes)]
+    matrices = {name: value.shape[1] for name, value in outputs.items() if _is_matrix(value)}
+    fitting = [name for name, columns in matrices.items() if columns == len(classes)]
+    fitting = fitting or [name for name, columns in matrices.items() if columns > len(classes)]
     if "logits" in fitting:
         return outputs["logits"]
     if len(fitting) != 1:

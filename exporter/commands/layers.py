@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.ledger.plot import FAINT, HUES, INK, save
 from exporter.low_bit.weight import LARGEST_CODE
-from exporter.processes.children import Children, value_of
+from exporter.processes.children import Children, memory_limit_bytes, value_of
 from runtimes import child
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput
@@ -65,6 +65,7 @@ def layers_of(
             "exporter.commands.layers:measure",
             job,
             timeout_s=TIMEOUT_S,
+            memory_limit_bytes=memory_limit_bytes(),
             on_event=lambda event: on_progress(*event["progress"]),
             on_start=children.add,
         )

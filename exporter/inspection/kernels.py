@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from exporter.processes.children import Children
+from exporter.processes.children import Children, memory_limit_bytes
 from runtimes import child
 from runtimes.bundle import from_json
 from runtimes.kernels import KernelTruth
@@ -27,7 +27,11 @@ def kernels_of(path: Path) -> KernelTruth | str:
     """Where an artifact computes with low-bit weights, or, in one line, why that could not be found."""
     with Children() as children:
         outcome = child.call(
-            "exporter.inspection.kernels:find", {"path": str(path)}, timeout_s=TIMEOUT_S, on_start=children.add
+            "exporter.inspection.kernels:find",
+            {"path": str(path)},
+            timeout_s=TIMEOUT_S,
+            memory_limit_bytes=memory_limit_bytes(),
+            on_start=children.add,
         )
     return from_json(KernelTruth, outcome.value) if isinstance(outcome, child.Completed) else child.describe(outcome)
 

@@ -30,7 +30,8 @@ class LowBitWeight:
     `codes` is int8 of the weight's own shape, `scale` float32 `[codes.shape[0]]`: one for an output channel, or for a
     row of an embedding. `bits` is 8, 4 or 2, the codes lie within -LARGEST_CODE[bits]..LARGEST_CODE[bits].
     `activations` is "float", "dynamic" (int8, its range taken from each input) or "static" (int8 within the calibrated
-    `inputs` and `outputs` of the layer, its bias included in the output).
+    `inputs` and `outputs` of the layer, its bias included in the output). A dynamic one may have these ranges too, for
+    formats that gain nothing from its own.
     """
 
     codes: np.ndarray

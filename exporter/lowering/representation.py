@@ -156,12 +156,17 @@ TABLE.update(
 )
 
 
+WHOLE_TENSOR = ("onnx",)
+"""Formats whose dynamic range is that of the whole tensor, which a calibrated one is as near as, and faster."""
+
+
 def representation(target: str, weight: LowBitWeight) -> Representation:
-    """The representation of one weight.
+    """The representation of one weight: in a format of WHOLE_TENSOR, a dynamic one with ranges is static.
 
     Raises BadInput for a combination that is refused.
     """
-    found = TABLE[target, weight.kind, weight.bits, weight.activations]
+    calibrated = target in WHOLE_TENSOR and weight.activations == "dynamic" and weight.inputs is not None
+    found = TABLE[target, weight.kind, weight.bits, "static" if calibrated else weight.activations]
     if isinstance(found, Refusal):
         raise BadInput(found.reason, where=target, remedy=found.remedy)
     return found

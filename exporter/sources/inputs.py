@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.agent.samples import named_for
 from benchmarks.tasks import Task
+from benchmarks.tasks.scores import WITHOUT_CLASS
 from exporter.load import Source, randomized, reshaped
 from exporter.tracing.program import LIBRARIES, DynamicAxis, FlatModule, Tensors
 from runtimes.errors import BadInput
@@ -125,9 +126,19 @@ def task_samples(task: Task, like: Tensors, count: int) -> tuple[Tensors, ...]:
     return tuple({name: rows_of(name, i) for name in like} for i in range(count))
 
 
-def check_task(flat: FlatModule, task: Task, example: Tensors) -> None:
-    """Raise BadInput where the task's samples are not what the model takes, or its classes not what the model gives."""
+def check_task(flat: FlatModule, task: Task, example: Tensors) -> str:
+    """What to warn the user of: classes of the model that the task has no labels for; empty where it fits whole.
+
+    Raises BadInput where the task's samples are not what the model takes, or its labels not what the model gives.
+    """
     (sample,) = task_samples(task, example, 1)
     outputs = {name: value.numpy() for name, value in reference(flat, sample).items()}
     rows = task.calibration.rows(slice(0, len(next(iter(sample.values())))))
-    task.score(outputs, rows, *((outputs, rows) if task.gallery else ()))
+    found = task.score(outputs, rows, *((outputs, rows) if task.gallery else ()))
+    surplus = int(found.others.get(WITHOUT_CLASS, 0))
+    if not surplus:
+        return ""
+    return (
+        f"warning: the task has {len(task.classes)} classes and the model {len(task.classes) + surplus}; label i is "
+        "taken for the model's output i, and any of the others counts as wrong"
+    )

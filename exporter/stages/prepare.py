@@ -89,8 +89,9 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
     dynamic = [DynamicAxis(*axis) for axis in job["dynamic"]]
     asked = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
     example = with_free_axes(asked, dynamic)
-    if task:
-        check_task(flat, task, example)
+    warning = check_task(flat, task, example) if task else ""
+    if warning:
+        emit({"stage": "data", "seconds": 0.0, "detail": warning})
     inputs = golden_inputs(source, task, example, asked, dynamic)
     proofs = Proofs(inputs, example, dynamic, tuple(job["targets"]), work)
     compress(flat, from_words(job["recipe"]), task, job["seed"], proofs, told)

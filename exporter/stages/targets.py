@@ -15,15 +15,16 @@ from exporter.bundle.versions import tool_versions
 from exporter.bundle.writer import NEW_BUNDLE, WORK, writing_errors
 from exporter.compression.recipe import to_json
 from exporter.lowering import TARGETS
-from exporter.processes.children import Children, value_of
+from exporter.processes.children import Children, memory_limit_bytes, value_of
 from exporter.processes.signals import deferred_signals
 from exporter.stages.options import Options, version_for
 from exporter.stages.snapshot import PROGRAM, SETTINGS, Snapshot, TargetNeeds, folder_of
 from runtimes import child, parity
 from runtimes.bundle import digest
+from runtimes.compare import NOTHING_PROVEN
 from runtimes.errors import ParityFailed, UnsupportedOperation
 from runtimes.signature import Signature, TensorSpec
-from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin
+from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin, Parity
 
 LOWER_TIMEOUT_S = 3600.0
 TRAINING_TIMEOUT_S = 48 * 3600.0
@@ -190,6 +191,7 @@ class Road:
                 ],
             },
             timeout_s=TRAINING_TIMEOUT_S if self._options.recipe.steps else LOWER_TIMEOUT_S,
+            memory_limit_bytes=memory_limit_bytes(),
             log_path=self._work / f"{target}.log",
             scratch=self._work,
             on_event=on_event,
@@ -227,7 +229,7 @@ class Road:
             raise ParityFailed(
                 proof.reason,
                 where=f"{path.name}{after} in {proof.executed_by.runtime} {proof.executed_by.version}",
-                remedy="nothing was written; leave out this target, or give --atol if the model can bear that error",
+                remedy=mend(proof, quantized=bool(needs.noise)),
             )
         started = self._handed_over[index]
         detail = f"lowered in {lowered - started:.1f} s, proven in {ended - lowered:.1f} s{after}"
@@ -246,6 +248,16 @@ class Road:
             left_float={row["name"]: row["reason"] for row in carried if _is_float(row)},
         )
         return Proven(snapshot, artifact, path)
+
+
+def mend(proof: Parity, *, quantized: bool) -> str:
+    """What to do about a failed gate: a larger --atol is no mend where the error is within it."""
+    unrounded = ", or give --quantize int8-weights, whose activations are not rounded" if quantized else ""
+    if proof.reason.endswith(NOTHING_PROVEN):
+        return f"nothing was written; load trained weights with --weights, give real inputs with --data{unrounded}"
+    if proof.max_abs_error <= proof.tolerance:
+        return f"nothing was written; leave out this target{unrounded}"
+    return "nothing was written; leave out this target, or give --atol if the model can bear that error"
 
 
 def _is_float(carried: dict[str, str]) -> bool:

@@ -7,16 +7,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-MODEL = """
+MODEL = '''
 import torch
 from torch import nn
 
 def make():
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(1, 4)
 
+class Collapsed(nn.Module):
+    """Its words hardly change what it gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 16), nn.Linear(16, 3)
+
+    def forward(self, ids):
+        return self.head(torch.linspace(-1, 1, 16) + 1e-4 * self.words(ids).mean(1))
+
+def text():
+    torch.manual_seed(0)
+    return Collapsed(), torch.randint(0, 50, (1, 6))
+
 def images():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)), torch.randn(1, 1, 4, 4)
-"""
+'''
 
 
 def arrays(change=lambda splits: None) -> dict[str, dict[str, np.ndarray]]:
@@ -105,7 +119,7 @@ def test_data_that_does_not_fit_is_refused(change, says, workplace, refused):
     [
         ("make", ("--quantize", "int3"), "--quantize: unknown precision 'int3'; give one of int8"),
         ("make", ("--quantize", "ternary"), "--data"),
-        ("images", ("--quantize", "int8"), "--data"),
+        ("images", ("--quantize", "int8-static"), "--data"),
         ("make", ("--prune", "1.5"), "sparsity is 1.5; give a share in [0, 1)"),
         ("make", ("--prune", "0.999"), "empty"),
         ("make", ("--quantize", "int8", "--data", "nothing"), "nothing: no such task, folder or file"),
@@ -149,3 +163,15 @@ def test_a_limit_that_is_not_met_is_code_4_and_names_the_stage(words, says, work
     )
     assert "onnx after quantize: " in line and says in line and "nothing was written" in line
     assert sorted(folder.rglob("*")) == before
+
+
+def test_outputs_that_hardly_change_with_the_input_are_the_original_s_own_fault(workplace, refused):
+    folder = workplace()
+    words = ("--target", "onnx", "--quantize", "int8", "-o", "new/bundle")
+    line = refused("export", "model.py:text", *words, cwd=folder, code=3)
+    assert "the original's own output 'output' hardly changes with the input (sensitivity " in line
+    assert line.rstrip().endswith(
+        "agreement would prove nothing; nothing was written; load trained weights with --weights, give real inputs "
+        "with --data, or give --quantize int8-weights, whose activations are not rounded"
+    )
+    assert not (folder / "new").exists()

@@ -27,7 +27,7 @@ import pytest
 from exporter import pipeline
 from exporter.bundle import writer as bundle_writer
 from exporter.bundle.writer import NEW_BUNDLE, WORK, commit, partial_folder
-from exporter.processes.children import Children
+from exporter.processes.children import Children, memory_limit_bytes
 from exporter.processes.signals import deferred_signals
 from exporter.stages import targets
 from exporter.stages.options import Options
@@ -35,6 +35,7 @@ from exporter.stages.targets import Road
 from runtimes import child
 from runtimes.bundle import MANIFEST, damage, read_manifest
 from runtimes.errors import BadInput, PocketshipError
+from runtimes.parity import MEMORY_FLOOR_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.cold
@@ -44,6 +45,8 @@ LEAVE_S = 20.0
 SEED = 20250802
 FULL_EXPORT_KILLS = 10
 COMMIT_KILLS = 160
+SEE_LOG = "run it again with --debug to see its log"
+LESS_MEMORY = "close other programs, export one --target at a time, or make the model or its inputs smaller"
 
 
 # Running exports that are stopped --------------------------------------------------------------------------------
@@ -608,18 +611,15 @@ def test_a_swap_that_fails_keeps_the_old_bundle(code, says, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "loading and tracing crashed with SIGSEGV"),
-        (
-            "os.kill(os.getpid(), signal.SIGKILL)",
-            "loading and tracing ran out of memory or was killed",
-        ),
-        ("os._exit(3)", "loading and tracing ended with exit code 3 and no answer"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", f"loading and tracing crashed with SIGSEGV; {SEE_LOG}"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", f"loading and tracing ran out of memory or was killed; {LESS_MEMORY}"),
+        ("os._exit(3)", f"loading and tracing ended with exit code 3 and no answer; {SEE_LOG}"),
     ],
 )
 def test_a_source_that_crashes_is_reported(body, says, tmp_path, refused):
     (tmp_path / "f.py").write_text(f"import os, signal\ndef make():\n    {body}\n")
     line = refused("export", "f.py:make", "-t", "onnx", "-o", "new/bundle", cwd=tmp_path, code=1)
-    assert line == f"pocketship: f.py:make: {says}; run it again with --debug to see its log"
+    assert line == f"pocketship: f.py:make: {says}"
     assert names(tmp_path) == ["f.py"]
 
 
@@ -675,3 +675,27 @@ def test_a_converter_that_hangs_is_ended(injected, tmp_path, monkeypatch):
     assert error.value.exit_code == 1
     assert [p.pid for p in psutil.process_iter() if _environment(p).get(RUN) == tag] in ([], [os.getpid()])
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS sets no memory limit")
+def test_a_converter_that_exhausts_its_memory_is_ended(injected, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(injected("bytearray(8 * 2**30)")))
+    monkeypatch.setattr(targets, "memory_limit_bytes", lambda: 2 * 2**30)
+    options = Options(targets=("onnx",), output=tmp_path / "new" / "bundle")
+    with pytest.raises(PocketshipError) as error:
+        pipeline.export_with(MLP, options, on_stage=lambda stage: None)
+    says = "onnx: the converter needed more than the 2048 MiB of memory it may have"
+    assert str(error.value) == f"{says}; {LESS_MEMORY}"
+    assert names(tmp_path) == []
+
+
+def test_a_child_may_take_most_of_the_machine_s_memory_or_of_its_container_s(tmp_path):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert memory_limit_bytes(tmp_path) == max(MEMORY_FLOOR_BYTES, int(0.75 * machine))
+    limit = tmp_path / "sys/fs/cgroup/memory.max"
+    limit.parent.mkdir(parents=True)
+    for text, expected in (("max\n", machine), (f"{machine - 2**20}\n", machine - 2**20)):
+        limit.write_text(text)
+        assert memory_limit_bytes(tmp_path) == max(MEMORY_FLOOR_BYTES, int(0.75 * expected))
+    limit.write_text(f"{2**30}\n")
+    assert memory_limit_bytes(tmp_path) == MEMORY_FLOOR_BYTES, "a converter must be importable"

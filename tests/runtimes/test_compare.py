@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from runtimes.compare import RELATIVE_TOLERANCE, SENSITIVITY_MARGIN, compare, compare_output
+from runtimes.compare import INT8_STEPS, RELATIVE_TOLERANCE, SENSITIVITY_MARGIN, compare, compare_output
 from runtimes.signature import ExecutedBy
 from runtimes.types import COMPUTE_TYPES, Parity
 
@@ -159,9 +159,22 @@ def test_an_error_large_against_the_change_between_inputs_fails():
     reference = [tensor(1000.0), tensor(1000.5)]  # allowed is 0.1, and 0.06 is no tenth of the change of 0.5
     found = judge(reference, [tensor(1000.06), reference[1]])
     assert found.verdict == "fail"
-    assert found.reason == "output 'y' changes by only 0.5 between inputs, its error is 0.06"
+    assert found.reason == (
+        "the original's own output 'y' hardly changes with the input (sensitivity 0.5, values up to 1e+03), so that an "
+        "error of 0.06, which rounding may make, could hide a collapsed model: agreement would prove nothing"
+    )
     allowed = 0.5 / SENSITIVITY_MARGIN
     assert judge(reference, [tensor(1000.0 + 0.98 * allowed), reference[1]]).verdict == "pass"
+
+
+def test_an_original_that_does_change_is_not_at_fault():
+    reference = [tensor(4.0, 0.0), tensor(4.0, 1.0)]
+    found = judge(reference, [tensor(4.0, 0.2), reference[1]], atol=0.25)
+    assert found.reason == "output 'y' changes by only 1 between inputs, its error is 0.2"
+    least = 4.0 * SENSITIVITY_MARGIN / INT8_STEPS
+    for change, says in ((1.01 * least, "changes by only"), (0.99 * least, "the original's own output")):
+        reference = [tensor(4.0, 0.0), tensor(4.0, change)]
+        assert says in judge(reference, [tensor(4.0, 0.2), reference[1]], atol=0.25).reason
 
 
 def test_atol_takes_the_place_of_the_relative_tolerance():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from benchmarks.tasks import Split, Task
-from benchmarks.tasks.scores import accuracy, nearest_class_mean, neighbour_overlap, score_outputs
+from benchmarks.tasks.scores import WITHOUT_CLASS, accuracy, nearest_class_mean, neighbour_overlap, score_outputs
 from runtimes.errors import BadInput
 
 
@@ -61,14 +61,25 @@ def test_the_output_is_found_by_its_columns_or_by_the_name_logits(classification
     }
     assert score_outputs(classification, {**others, "y": right}).correct.all()
     assert score_outputs(classification, {"y": wrong, "logits": right}).correct.all()
+    del others["box"]
     with pytest.raises(BadInput) as caught:
         score_outputs(classification, others)
     assert str(caught.value) == (
-        "mine: the task has 2 classes, and no output of the model has as many columns (box [4], ids [2], map [2, 2] a "
-        "sample); give the task that belongs to the model"
+        "mine: the task has 2 classes, and no output of the model has as many columns (ids [2], map [2, 2] a sample); "
+        "give the task that belongs to the model"
     )
     with pytest.raises(BadInput, match=r'2 outputs of the model have as many columns .+; call the right one "logits"'):
         score_outputs(classification, {"y": wrong, "z": right})
+
+
+def test_an_output_of_more_columns_than_classes_is_taken_where_none_has_as_many(classification):
+    rows = floats([2, 1, 0], [0, 1, 3], [0, 1, 0])  # labels 0, 1, 1: the second row is of a class that the task lacks
+    found = score_outputs(classification, {"one": floats([1], [1], [1]), "y": rows}, reference={"y": rows})
+    assert found.correct.tolist() == [1, 0, 1]
+    assert found.others == {WITHOUT_CLASS: 1.0, "cosine": pytest.approx(1.0), "agreement": 1.0}
+    assert score_outputs(classification, {"box": np.zeros((3, 4), np.float32), "logits": rows}).correct.sum() == 2
+    with pytest.raises(BadInput, match=r'2 outputs of the model have as many columns .+; call the right one "logits"'):
+        score_outputs(classification, {"y": rows, "z": rows})
 
 
 def test_the_nearest_class_mean_by_cosine(retrieval):

@@ -119,3 +119,28 @@ def test_without_measuring_the_stages_are_proven_and_no_more(pocketship, tmp_pat
     assert [step.name for step in manifest.recipe] == ["quantize"] and manifest.ledger == ()
     assert [a.parity.verdict for a in manifest.artifacts] == ["pass"]
     assert not (tmp_path / "b" / "report.md").exists() and "measure" not in done.stderr
+
+
+def test_int8_without_data_quantizes_linear_layers_and_stores_convolutions_small(pocketship, tmp_path):
+    """The stage's line and the manifest say that convolutions compute in float."""
+    said = "; convolutions compute in float: calibrated ranges need --data"
+    words = ("--quantize", "int8", "--target", "onnx,tflite", "--no-measure", "-o", tmp_path / "bundle")
+    done = pocketship("export", f"{TESTS / 'models.py'}:cnn", *words)
+    assert done.returncode == 0, done.stderr
+    assert said in " ".join(done.stderr.split())
+    manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.recipe[0].notes[0] == f"2 conv int8, 1 linear int8 with dynamic activations{said}"
+    stored = {a.format: a.representations for a in manifest.artifacts}
+    assert stored["onnx"]["head.weight"].startswith("int8 codes, MatMulInteger")
+    assert stored["tflite"]["head.weight"].startswith("int8, dynamic")
+    assert {kinds["stem.0.weight"] for kinds in stored.values()} == {"int8 codes, Cast, Mul", "int8, DEQUANTIZE"}
+
+
+def test_a_task_of_some_of_the_model_s_classes_is_warned_of_and_calibrates(pocketship, tmp_path):
+    words = ("--quantize", "int8", "--target", "onnx", "--no-measure", "-o", tmp_path / "bundle")
+    data = ("--data", f"{TESTS / 'data.py'}:two_of_four")
+    done = pocketship("export", f"{TESTS / 'models.py'}:mlp", *words, *data)
+    assert done.returncode == 0, done.stderr
+    said = "warning: the task has 2 classes and the model 4; label i is taken for the model's output i, and any of the"
+    assert said in " ".join(done.stderr.split())
+    assert "static" in read_manifest(tmp_path / "bundle").recipe[0].notes[0]

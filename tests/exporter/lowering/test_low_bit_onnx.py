@@ -22,7 +22,7 @@ from exporter.load import arguments
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight, Range
 from exporter.lowering import LoweringSettings, to_onnx
 from exporter.lowering.low_bit_onnx import LEFT_FLOAT, NOT_FOUND, carry
-from exporter.lowering.representation import TABLE, Carried, Representation
+from exporter.lowering.representation import TABLE, Carried, Representation, representation
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import watched_weights, weight_uses
 from exporter.tracing.program import DynamicAxis, FlatModule, trace
@@ -170,6 +170,15 @@ def test_every_combination_has_a_row(kind, bits, activations):
     assert row.opset == {8: 18, 4: 21, 2: 25}[bits]
     convolved = "float" if activations == "dynamic" else activations
     assert row.activations == {"linear": activations, "embedding": "float", "conv": convolved}[kind]
+
+
+def test_a_dynamic_layer_with_ranges_computes_in_them():
+    """LiteRT's dynamic range is that of a row, which is nearer; onnxruntime's is that of the whole tensor."""
+    plain = low_bit_of(np.eye(3, dtype=np.float32), 8, "linear", "dynamic")
+    ranged = dataclasses.replace(plain, inputs=Range(-1.0, 1.0), outputs=Range(-1.0, 1.0))
+    assert representation("onnx", plain).activations == "dynamic"
+    assert representation("onnx", ranged).activations == "static"
+    assert representation("tflite", ranged).activations == "dynamic"
 
 
 # --- each row: codes and computation -------------------------------------------------------------------------------

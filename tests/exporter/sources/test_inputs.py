@@ -150,10 +150,21 @@ def test_a_task_of_another_shape_or_too_few_rows_is_refused():
         task_samples(rows(7, 3), like, 4)
 
 
-def test_a_task_is_tried_on_the_model_before_any_work():
+def labelled(classes: tuple[str, ...]) -> Task:
     split = Split({"x": np.ones((4, 3), np.float32)}, np.zeros(4, np.int64))
-    task = Task("mine", "", ("a", "b"), split, split, split, partial(accuracy, ("a", "b")))
+    return Task("mine", "", classes, split, split, split, partial(accuracy, classes))
+
+
+def test_a_task_is_tried_on_the_model_before_any_work():
     example = {"x": torch.zeros(2, 3)}
-    check_task(FlatModule(nn.Linear(3, 2), (example["x"],), {}), task, example)
-    with pytest.raises(BadInput, match="the task has 2 classes, and no output of the model has as many columns"):
-        check_task(FlatModule(nn.Linear(3, 5), (example["x"],), {}), task, example)
+    assert check_task(FlatModule(nn.Linear(3, 2), (example["x"],), {}), labelled(("a", "b")), example) == ""
+    with pytest.raises(BadInput, match="the task has 3 classes, and no output of the model has as many columns"):
+        check_task(FlatModule(nn.Linear(3, 2), (example["x"],), {}), labelled(("a", "b", "c")), example)
+
+
+def test_a_task_of_fewer_classes_than_the_model_has_is_warned_of():
+    example = {"x": torch.zeros(2, 3)}
+    assert check_task(FlatModule(nn.Linear(3, 5), (example["x"],), {}), labelled(("a", "b")), example) == (
+        "warning: the task has 2 classes and the model 5; label i is taken for the model's output i, and any of the "
+        "others counts as wrong"
+    )

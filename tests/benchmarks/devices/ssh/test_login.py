@@ -77,8 +77,8 @@ def test_nobody_answers(nothing, tmp_path):
 
 
 def test_without_asyncssh(nothing, monkeypatch):
-    for name in ("ssh_bench", "ssh_keys", "ssh_link"):
-        monkeypatch.delitem(sys.modules, f"benchmarks.devices.{name}", raising=False)
+    for name in ("bench", "keys", "link"):
+        monkeypatch.delitem(sys.modules, f"benchmarks.devices.ssh.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "asyncssh", None)
     with pytest.raises(NotInstalled, match=r"asyncssh is not installed; pip install 'pocketship\[bench\]'"):
         ssh.run("ssh://pi@board", nothing.job, nothing.files, Options(), print)

@@ -168,16 +168,20 @@ class Outlier(nn.Module):
         return self.last(self.wild(self.first(input).relu())[:, 1:].relu() @ torch.ones(15, 16))
 
 
-def test_a_layer_that_no_range_fits_becomes_dynamic_in_auto_alone():
+def test_where_static_ranges_hurt_all_linear_layers_become_dynamic_in_auto_alone():
     torch.manual_seed(0)
     flat = flat_of(Outlier(), torch.randn(1, 8))
     task = random_task(flat)
     told = []
     model, report = apply(Model(flat), Settings(), Context(flat, task, progress=lambda *event: told.append(event)))
-    activations = {name: w.activations for name, w in model.low_bit.items()}
-    assert activations == {"first.weight": "static", "wild.weight": "dynamic", "last.weight": "static"}
-    assert model.low_bit["wild.weight"].inputs is None
-    assert "2 linear int8 with static activations, 1 linear int8 with dynamic activations" in report.notes
+    assert {w.activations for w in model.low_bit.values()} == {"dynamic"}, "those that lose little each add up"
+    ranged = {name: w.inputs is not None and w.outputs is not None for name, w in model.low_bit.items()}
+    assert ranged == {"first.weight": True, "wild.weight": False, "last.weight": True}
+    assert report.notes == (
+        "3 linear int8 with dynamic activations",
+        "ranges by min-max of 20 calibration samples of points",
+        "2 dynamic layers keep theirs, for formats whose dynamic range is that of a whole tensor",
+    )
     assert told == [("trying static activations", done, 3) for done in (1, 2, 3)]
     asked, _ = quantized(flat, task, activations="static")
     assert {w.activations for w in asked.low_bit.values()} == {"static"}
@@ -366,13 +370,20 @@ def refusal(flat, task=None, **chosen):
     return str(error.value)
 
 
-@pytest.mark.parametrize("activations", ["auto", "dynamic"])
-def test_dynamic_ranges_on_convolutions(activations):
-    flat = flat_of(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.randn(1, 3, 8, 8))
-    assert refusal(flat, activations=activations) == (
-        "0.weight: dynamic int8 is 10 times slower than float on convolutions; give --data for calibrated ranges, "
-        "or activations: float, or leave the convolutions out"
-    )
+@pytest.mark.parametrize(
+    ("activations", "says"),
+    [
+        ("auto", " with dynamic activations; convolutions compute in float: calibrated ranges need --data"),
+        ("dynamic", " with dynamic activations; convolutions compute in float: dynamic ranges would make them slower"),
+        ("float", ""),
+    ],
+)
+def test_without_data_convolutions_have_int8_weights_and_the_stage_says_that_they_compute_in_float(activations, says):
+    flat = flat_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)), torch.randn(1, 3, 8, 8))
+    model, report = quantized(flat, activations=activations)
+    linear = "float" if activations == "float" else "dynamic"
+    assert choices(model) == {"0.weight": ("conv", 8, "float"), "2.weight": ("linear", 8, linear)}
+    assert report.notes[0] == f"1 conv int8, 1 linear int8{says}"
 
 
 def test_static_ranges_without_data():
