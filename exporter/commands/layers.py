@@ -77,9 +77,10 @@ def measure(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict
     from benchmarks.tasks import load_task
     from exporter.compression.analysis.sensitivity import sensitivities
     from exporter.compression.model import Context, Model
-    from exporter.load import SourceOptions, load
+    from exporter.load import load
+    from exporter.sources.source import SourceOptions
     from exporter.stages.prepare import make_ready
-    from exporter.tracing.program import FlatModule
+    from exporter.tracing.flat_module import FlatModule
 
     task = load_task(job["data"]) if job["data"] else None
     source = load(job["source"], SourceOptions(**job["options"]))

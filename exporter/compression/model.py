@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.tasks import Task
 from exporter.low_bit.weight import LowBit
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 
 
 @dataclass(frozen=True)

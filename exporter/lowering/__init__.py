@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.tracing.user_code import user_line
+
 POLL_S = 0.01
-LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
-EXPORTER = Path(__file__).parent.parent
-FAMILIES = EXPORTER / "families"
-"""Models: their lines are as a user's."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,3 @@ def refusals(target: str, nodes: Iterable[Any], remedy: str) -> tuple[Unsupporte
     """One `Unsupported` for each distinct operation and line among the fx nodes that a target lacks."""
     found = {(str(node.target), user_line(node.meta.get("stack_trace") or "")): None for node in nodes}
     return tuple(Unsupported(target, operation, line, remedy) for operation, line in found)
-
-
-def user_line(stack_trace: str) -> str:
-    """`file.py:12 (code)` of the innermost frame of a stack trace that is the user's, else of the innermost at all."""
-    lines = stack_trace.splitlines()
-    frames = [
-        (line.split('"')[1], line.split(", line ")[1].split(",")[0], lines[i + 1].strip() if i + 1 < len(lines) else "")
-        for i, line in enumerate(lines)
-        if line.lstrip().startswith('File "') and ", line " in line
-    ]
-    own = [f for f in frames if not any(folder in f[0] for folder in LIBRARY_FOLDERS)]
-    own = [f for f in own if EXPORTER not in Path(f[0]).parents or FAMILIES in Path(f[0]).parents] or frames
-    return f"{own[-1][0]}:{own[-1][1]} ({own[-1][2]})" if own else ""

@@ -17,7 +17,8 @@ from exporter.compression.recipe import Recipe, apply
 from exporter.lowering.representation import representation
 from exporter.sources.inputs import reference
 from exporter.stages.snapshot import ORIGINAL, PROGRAM, Snapshot, TargetNeeds, folder_of
-from exporter.tracing.program import DynamicAxis, FlatModule, Tensors, check_operations, operations, save_program, trace
+from exporter.tracing.flat_module import FlatModule, Tensors
+from exporter.tracing.program import DynamicAxis, check_operations, operations, save_program, trace
 from runtimes.bundle import GOLDEN
 from runtimes.golden import Golden, write_golden
 from runtimes.types import RecipeStep

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from exporter.compression.recipe import from_words
-from exporter.load import Source, SourceOptions, arguments, load, weights_facts
+from exporter.load import load
 from exporter.sources.inputs import check_task, golden_inputs, with_free_axes, with_shapes
 from exporter.sources.preprocessing import fitted
+from exporter.sources.source import Source, SourceOptions, arguments
+from exporter.sources.weights import weights_facts
 from exporter.stages.compress import Proofs, compress
-from exporter.tracing.program import DynamicAxis, FlatModule
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import DynamicAxis
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import PREPROCESSOR, Text, check_signature, read_preprocessor, to_bytes

@@ -52,10 +52,11 @@ def lower_here(tmp_path_factory):
     """Trace a module and lower it to one target in this process: the converters are imported once, not once a test."""
 
     def lower(module, example, target, *, dynamic=(), metadata=None, **chosen) -> Lowered:
-        from exporter.load import arguments
         from exporter.lowering import TARGETS, LoweringSettings
         from exporter.sources.inputs import with_free_axes
-        from exporter.tracing.program import DynamicAxis, FlatModule, load_program, save_program, trace
+        from exporter.sources.source import arguments
+        from exporter.tracing.flat_module import FlatModule
+        from exporter.tracing.program import DynamicAxis, load_program, save_program, trace
 
         folder = tmp_path_factory.mktemp(target)
         flat = FlatModule(module.eval(), *arguments(example))

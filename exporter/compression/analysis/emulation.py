@@ -13,7 +13,7 @@ from torch import Tensor
 
 from exporter.low_bit.weight import LowBit, Range
 from exporter.modules.weight_uses import Use, watched_weights
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 
 STEPS = 255
 STOCHASTIC_RUNS = 3

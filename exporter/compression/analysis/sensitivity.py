@@ -17,7 +17,7 @@ from exporter.low_bit.weight import LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import weight_uses
 from exporter.sources.inputs import reference
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.training.loop import batches
 
 BATCH = 32

@@ -26,7 +26,7 @@ from exporter.low_bit.weight import LARGEST_CODE, LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, left_out, watched_weights, weight_uses
 from exporter.sources.inputs import reference
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import TrainingSettings, batches, label_loss, summary, train
 from runtimes.errors import BadInput
 

@@ -27,7 +27,7 @@ from exporter.compression.passes.integer import Layer, best_clip, low_bit_weight
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, watched_weights, weight_uses
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import Step, batches, padding_trimmer, summary, train
 from runtimes.errors import BadInput
 

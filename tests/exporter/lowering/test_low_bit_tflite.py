@@ -14,13 +14,14 @@ from torch import nn
 
 from exporter.compression.analysis.emulation import quantization_noise, range_of
 from exporter.formats.tflite_file import operator_name, read
-from exporter.load import arguments
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight, Range
 from exporter.lowering import LoweringSettings, low_bit_tflite, to_tflite
 from exporter.lowering.low_bit_tflite import NOT_FOUND, carry
 from exporter.lowering.representation import TABLE, Representation
 from exporter.modules.weight_uses import watched_weights, weight_uses
-from exporter.tracing.program import FlatModule, trace
+from exporter.sources.source import arguments
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import trace
 
 
 class Everything(nn.Module):

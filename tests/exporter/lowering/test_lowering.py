@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from exporter.inspection.report import inspect
-from exporter.lowering import TARGETS, user_line
+from exporter.lowering import TARGETS
 from exporter.stages.options import IOS_VERSIONS, OPSETS
+from exporter.tracing.user_code import user_line
 
 INPUTS = {"mlp": ["input"], "cnn": ["image"], "transformer": ["ids", "mask"], "recurrent": ["series"]}
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}
@@ -301,7 +302,8 @@ def test_an_operation_that_a_target_lacks_is_named_with_its_line(target, tmp_pat
     import importlib
 
     from exporter.lowering import LoweringSettings
-    from exporter.tracing.program import FlatModule, trace
+    from exporter.tracing.flat_module import FlatModule
+    from exporter.tracing.program import trace
 
     road = importlib.import_module(TARGETS[target].module)
     settings = LoweringSettings(opset=20, min_ios=16, coreml_precision="float32", metadata={})

@@ -23,7 +23,7 @@ from exporter.compression.analysis.emulation import (
 )
 from exporter.compression.passes.integer import quantize_weight
 from exporter.low_bit.weight import LowBitWeight, Range
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 
 
 def flat_of(module, *args):
