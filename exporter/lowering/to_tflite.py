@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from exporter.formats.tflite_file import read, write
+from exporter.formats.tflite_file import read
+from exporter.formats.tflite_writer import write
 from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.decompositions import ALPHA, DOUBLED, FOLDED
 from exporter.lowering.low_bit_tflite import carry
