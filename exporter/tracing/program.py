@@ -16,7 +16,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from exporter.low_bit.weight import LowBit, load_low_bit, save_low_bit
-from exporter.lowering import user_line
+from exporter.lowering.target import user_line
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput, UnsupportedOperation
 from runtimes.signature import Dimension, Signature, TensorSpec

@@ -53,7 +53,7 @@ def lower_here(tmp_path_factory):
 
     def lower(module, example, target, *, dynamic=(), metadata=None, **chosen) -> Lowered:
         from exporter.load import arguments
-        from exporter.lowering import TARGETS, LoweringSettings
+        from exporter.lowering.target import TARGETS, LoweringSettings
         from exporter.sources.inputs import with_free_axes
         from exporter.tracing.program import DynamicAxis, FlatModule, load_program, save_program, trace
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from exporter.formats import coreml_file, onnx_file, tflite_file
 from exporter.formats.contents import KINDS
 from exporter.formats.readers import READERS
-from exporter.lowering import TARGETS
+from exporter.lowering.target import TARGETS
 from runtimes.types import FORMATS
 
 EXAMPLE = np.array([[0, 0, 5, 0], [0, 0, 0, 0], [1, 2, 0, 3]], np.float32)

@@ -18,9 +18,10 @@ from torch import nn
 from exporter.inspection.report import inspect
 from exporter.load import arguments
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBitWeight
-from exporter.lowering import LoweringSettings, to_coreml
+from exporter.lowering import to_coreml
 from exporter.lowering.low_bit_coreml import carry
 from exporter.lowering.representation import TABLE, Carried, Representation
+from exporter.lowering.target import LoweringSettings
 from exporter.modules.weight_uses import weight_uses
 from exporter.tracing.program import FlatModule, trace
 from runtimes.bundle import digest

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from exporter.inspection.report import inspect
-from exporter.lowering import TARGETS, user_line
+from exporter.lowering.target import TARGETS, user_line
 from exporter.stages.options import IOS_VERSIONS, OPSETS
 
 INPUTS = {"mlp": ["input"], "cnn": ["image"], "transformer": ["ids", "mask"], "recurrent": ["series"]}
@@ -300,7 +300,7 @@ class Unknown(nn.Module):
 def test_an_operation_that_a_target_lacks_is_named_with_its_line(target, tmp_path):
     import importlib
 
-    from exporter.lowering import LoweringSettings
+    from exporter.lowering.target import LoweringSettings
     from exporter.tracing.program import FlatModule, trace
 
     road = importlib.import_module(TARGETS[target].module)
