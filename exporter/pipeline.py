@@ -26,7 +26,7 @@ from exporter.bundle.writer import (
 )
 from exporter.compression.recipe import NO_RECIPE, Recipe, recipe_of, to_json
 from exporter.families import ZOO
-from exporter.lowering import TARGETS
+from exporter.lowering.target import TARGETS
 from exporter.processes.children import Children, value_of
 from exporter.stages.options import Options, check_installed, check_options, parse_targets
 from exporter.stages.snapshot import Snapshot

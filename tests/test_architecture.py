@@ -19,7 +19,7 @@ from benchmarks.devices.ssh import agent_zip
 from benchmarks.tasks import TASKS
 from exporter import pipeline
 from exporter.families import ZOO
-from exporter.lowering import TARGETS
+from exporter.lowering.target import TARGETS
 from exporter.stages import targets
 from runtimes.session import RUNTIMES, SUFFIXES
 from runtimes.types import FORMATS

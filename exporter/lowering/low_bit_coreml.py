@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.low_bit.weight import LowBit, LowBitWeight
-from exporter.lowering import LoweringSettings
 from exporter.lowering.representation import COREML_PALETTE, Carried, representation
+from exporter.lowering.target import LoweringSettings
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program, Var

@@ -12,10 +12,10 @@ from torch._decomp import core_aten_decompositions  # noqa: F401  (registers the
 from torch.fx import Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.decompositions import ACTIVATIONS, ALPHA, INEXACT, REFUSED
 from exporter.lowering.low_bit_coreml import carry
 from exporter.lowering.representation import Carried
+from exporter.lowering.target import LoweringSettings, Unsupported, refusals
 from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.low_bit_onnx import carry
 from exporter.lowering.representation import Carried
+from exporter.lowering.target import LoweringSettings, Unsupported, refusals
 from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 

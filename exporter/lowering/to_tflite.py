@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from exporter.formats.tflite_file import read, write
-from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.formats.tflite_file import read
+from exporter.formats.tflite_writer import write
 from exporter.lowering.decompositions import ALPHA, DOUBLED, FOLDED
 from exporter.lowering.low_bit_tflite import carry
 from exporter.lowering.representation import Carried
+from exporter.lowering.target import LoweringSettings, Unsupported, refusals
 from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 

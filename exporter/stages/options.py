@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.compression.recipe import NO_RECIPE, Recipe
-from exporter.lowering import TARGETS
+from exporter.lowering.target import TARGETS
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import read_preprocessor
 from runtimes.types import COMPUTE_TYPES

@@ -14,7 +14,7 @@ from typing import Any
 from exporter.bundle.versions import tool_versions
 from exporter.bundle.writer import NEW_BUNDLE, WORK, writing_errors
 from exporter.compression.recipe import to_json
-from exporter.lowering import TARGETS
+from exporter.lowering.target import TARGETS
 from exporter.processes.children import Children, value_of
 from exporter.processes.signals import deferred_signals
 from exporter.stages.options import Options, version_for
@@ -176,7 +176,7 @@ class Road:
 
         places = [self._work / folder_of(index) for index in range(self._count)]
         outcome = child.call(
-            "exporter.lowering:lower",
+            "exporter.lowering.child:lower",
             {
                 "target": target,
                 "dry_run": self._dry_run,

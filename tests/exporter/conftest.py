@@ -52,7 +52,7 @@ def lower_here(tmp_path_factory):
     """Trace a module and lower it to one target in this process: the converters are imported once, not once a test."""
 
     def lower(module, example, target, *, dynamic=(), metadata=None, **chosen) -> Lowered:
-        from exporter.lowering import TARGETS, LoweringSettings
+        from exporter.lowering.target import TARGETS, LoweringSettings
         from exporter.sources.inputs import with_free_axes
         from exporter.sources.source import arguments
         from exporter.tracing.flat_module import FlatModule

@@ -17,9 +17,10 @@ from torch import nn
 
 from exporter.inspection.report import inspect
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBitWeight
-from exporter.lowering import LoweringSettings, to_coreml
+from exporter.lowering import to_coreml
 from exporter.lowering.low_bit_coreml import carry
 from exporter.lowering.representation import TABLE, Carried, Representation
+from exporter.lowering.target import LoweringSettings
 from exporter.modules.weight_uses import weight_uses
 from exporter.sources.source import arguments
 from exporter.tracing.flat_module import FlatModule

@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from exporter.compression.analysis.emulation import emulated, grid_of, quantization_noise
+from exporter.compression.analysis.emulation import emulated, quantization_noise
+from exporter.low_bit.grid import grid_of
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight, Range
-from exporter.lowering import LoweringSettings, to_onnx
+from exporter.lowering import to_onnx
 from exporter.lowering.low_bit_onnx import LEFT_FLOAT, NOT_FOUND, carry
 from exporter.lowering.representation import TABLE, Carried, Representation
+from exporter.lowering.target import LoweringSettings
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import watched_weights, weight_uses
 from exporter.sources.source import arguments

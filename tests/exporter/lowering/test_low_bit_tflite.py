@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from exporter.compression.analysis.emulation import quantization_noise, range_of
+from exporter.compression.analysis.emulation import quantization_noise
 from exporter.formats.tflite_file import operator_name, read
+from exporter.low_bit.grid import range_of
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight, Range
-from exporter.lowering import LoweringSettings, low_bit_tflite, to_tflite
+from exporter.lowering import low_bit_tflite, to_tflite
 from exporter.lowering.low_bit_tflite import NOT_FOUND, carry
 from exporter.lowering.representation import TABLE, Representation
+from exporter.lowering.target import LoweringSettings
 from exporter.modules.weight_uses import watched_weights, weight_uses
 from exporter.sources.source import arguments
 from exporter.tracing.flat_module import FlatModule

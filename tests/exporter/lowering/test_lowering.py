@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from exporter.inspection.report import inspect
-from exporter.lowering import TARGETS
+from exporter.lowering.target import TARGETS
 from exporter.stages.options import IOS_VERSIONS, OPSETS
 from exporter.tracing.user_code import user_line
 
@@ -301,7 +301,7 @@ class Unknown(nn.Module):
 def test_an_operation_that_a_target_lacks_is_named_with_its_line(target, tmp_path):
     import importlib
 
-    from exporter.lowering import LoweringSettings
+    from exporter.lowering.target import LoweringSettings
     from exporter.tracing.flat_module import FlatModule
     from exporter.tracing.program import trace
 

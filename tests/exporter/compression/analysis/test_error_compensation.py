@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from exporter.compression.analysis.error_compensation import compensated_codes, input_hessian
-from exporter.compression.passes.ternary import ternarize
+from exporter.low_bit.codes import ternarize
 from exporter.tracing.flat_module import FlatModule
 
 

@@ -1,0 +1,40 @@
+"""The child process of a target: it lowers each snapshot of a model as soon as it is there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from exporter.lowering.target import TARGETS, LoweringSettings
+
+POLL_S = 0.01
+
+
+def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The child's side of a target: lower each snapshot of the model as soon as it is there.
+
+    The converter is imported, which takes seconds, while another child still traces the program: a snapshot is there
+    once its file of settings is. What the target lacks is told first, then that an artifact lies there.
+    """
+    target = importlib.import_module(TARGETS[job["target"]].module)
+    for package in TARGETS[job["target"]].packages:
+        importlib.import_module(package)
+    from exporter.tracing.program import load_program
+
+    for index, snapshot in enumerate(job["snapshots"]):
+        while not Path(snapshot["settings"]).exists():
+            time.sleep(POLL_S)
+        settings = LoweringSettings(**json.loads(Path(snapshot["settings"]).read_text(encoding="utf-8"))[job["target"]])
+        program = target.prepare(load_program(Path(snapshot["program"])), settings)
+        refusals = target.unsupported(program)
+        emit({"unsupported": [asdict(r) for r in refusals]})
+        if refusals or job["dry_run"]:
+            return {}
+        carried = target.lower(program, Path(snapshot["output"]), settings)
+        emit({"lowered": index, "carried": [asdict(c) for c in carried]})
+    return {}

@@ -1,0 +1,54 @@
+"""A target: its row, what a user may choose of it, and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.tracing.user_code import user_line
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module with `prepare(program, settings)`, `unsupported(program)` and `lower(program, path, settings)`.
+
+    `lower` writes the artifact and says how each low-bit weight of the program is stored there.
+    """
+
+    module: str
+    file_name: str
+    packages: tuple[str, ...]
+
+
+TARGETS = {
+    "onnx": Target("exporter.lowering.to_onnx", "model.onnx", ("onnxscript", "onnxruntime")),
+    "tflite": Target("exporter.lowering.to_tflite", "model.tflite", ("litert_torch", "ai_edge_litert")),
+    "coreml": Target("exporter.lowering.to_coreml", "model.mlpackage", ("coremltools",)),
+}
+
+
+@dataclass(frozen=True)
+class LoweringSettings:
+    """What the user may choose: ONNX opset, least iOS version, precision of Core ML; and the facts to store inside."""
+
+    opset: int
+    min_ios: int
+    coreml_precision: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """An operation that a target lacks, the line of the user's code that calls it, and what to do."""
+
+    target: str
+    operation: str
+    line: str
+    remedy: str
+
+
+def refusals(target: str, nodes: Iterable[Any], remedy: str) -> tuple[Unsupported, ...]:
+    """One `Unsupported` for each distinct operation and line among the fx nodes that a target lacks."""
+    found = {(str(node.target), user_line(node.meta.get("stack_trace") or "")): None for node in nodes}
+    return tuple(Unsupported(target, operation, line, remedy) for operation, line in found)
