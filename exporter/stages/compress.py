@@ -16,7 +16,7 @@ from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.recipe import Recipe, apply
 from exporter.lowering.representation import representation
 from exporter.sources.inputs import reference
-from exporter.stages.snapshot import ORIGINAL, PROGRAM, Snapshot, TargetNeeds, folder_of
+from exporter.stages.snapshot import ORIGINAL, PROGRAM, STOP, Snapshot, TargetNeeds, folder_of
 from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.tracing.program import DynamicAxis, check_operations, operations, save_program, trace
 from runtimes.bundle import GOLDEN
@@ -28,8 +28,6 @@ DYNAMIC_MARGIN = 2.0
 STATIC_MARGIN = 1.5
 """Integer kernels also round their bias and their scales, which we do not emulate."""
 LABELS = {8: "int8", 4: "int4", 2: "ternary"}
-STOP = "stop"
-"""A file of this name in the work folder ends training: the user pressed Ctrl-C."""
 
 Emit = Callable[[dict[str, Any]], None]
 

@@ -14,8 +14,9 @@ from benchmarks.tasks import Task, load_task
 from exporter.ledger.rows import latency_of, ledger_row, speedup_in
 from exporter.processes.children import Children
 from exporter.stages.options import Options
+from exporter.stages.progress import OnProgress, OnStage, Stage
 from exporter.stages.snapshot import folder_of
-from exporter.stages.targets import OnProgress, OnStage, Proven, Stage
+from exporter.stages.targets import Proven
 from runtimes.bundle import GOLDEN
 from runtimes.types import Accuracy, Latency, LedgerRow
 

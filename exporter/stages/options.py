@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from exporter.compression.recipe import NO_RECIPE, Recipe
+from exporter.families import ZOO
 from exporter.lowering.target import TARGETS
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import read_preprocessor
 from runtimes.types import COMPUTE_TYPES
+
+if TYPE_CHECKING:
+    import torch
+
 
 OPSETS = range(18, 24)
 """The ONNX opsets that torch 2.13 writes: its operator library starts at 18, its highest is 23."""
@@ -136,3 +142,36 @@ def version_for(name: str, asked: int | None, needed: int) -> int:
             remedy=f"leave {option} out, or choose another precision",
         )
     return max(asked or DEFAULTS[name], needed)
+
+
+ModuleAndInputs = tuple["torch.nn.Module", Any]
+
+
+def check_limits_given(options: Options) -> None:
+    """Raise BadInput for a limit that nothing could be judged by."""
+    limits = (options.max_drop, options.max_size_bytes, options.min_speedup)
+    if all(limit is None for limit in limits):
+        return
+    if not options.recipe.steps:
+        raise BadInput("a limit is for a recipe", remedy="add --quantize, --prune, --low-rank or --recipe")
+    if not options.measure:
+        raise BadInput("a limit needs measuring", where="--no-measure", remedy="leave one of them out")
+    from benchmarks.measure import not_timed
+    from exporter.ledger.rows import check_judgeable
+
+    timed = [target for target in options.targets if not not_timed(Path(TARGETS[target].file_name))]
+    check_judgeable(timed, options.data is not None, *limits)
+
+
+def with_own_data(source: str | ModuleAndInputs, options: Options) -> Options:
+    """With the task that a model of the zoo is made for, where a recipe may need one and the user names none."""
+    known = isinstance(source, str) and source in ZOO and options.recipe.steps and options.data is None
+    return replace(options, data=ZOO[str(source)].data) if known else options
+
+
+def default_name(source: str | ModuleAndInputs) -> str:
+    """A folder name for a source as the user typed it."""
+    if not isinstance(source, str):
+        return type(source[0]).__name__.lower()
+    last = source.rstrip("/").split("/")[-1].split(":")[-1]
+    return last.removesuffix(".pt2") or "model"

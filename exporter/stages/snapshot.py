@@ -53,3 +53,7 @@ class Snapshot:
 def folder_of(index: int) -> str:
     """The folder of a snapshot in the work folder."""
     return f"snapshot-{index}"
+
+
+LOG = "export.log"
+STOP = "stop"

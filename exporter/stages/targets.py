@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,34 +17,18 @@ from exporter.lowering.target import TARGETS
 from exporter.processes.children import Children, value_of
 from exporter.processes.signals import deferred_signals
 from exporter.stages.options import Options, version_for
+from exporter.stages.progress import OnStage, SourceFacts, Stage
 from exporter.stages.snapshot import PROGRAM, SETTINGS, Snapshot, TargetNeeds, folder_of
 from runtimes import child, parity
 from runtimes.bundle import digest
 from runtimes.errors import ParityFailed, UnsupportedOperation
 from runtimes.signature import Signature, TensorSpec
-from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin
+from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact
 
 LOWER_TIMEOUT_S = 3600.0
 TRAINING_TIMEOUT_S = 48 * 3600.0
 """The targets' children wait for the passes of a recipe, which may train for long."""
 SLOWEST_FIRST = ("tflite", "coreml", "onnx")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage that ended: its name, how long it took, and what came of it."""
-
-    name: str
-    seconds: float
-    detail: str
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """The model's name and where it came from."""
-
-    name: str
-    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -55,11 +38,6 @@ class Proven:
     snapshot: Snapshot
     artifact: Artifact
     path: Path
-
-
-OnStage = Callable[[Stage], None]
-OnProgress = Callable[[str, int, int], None]
-"""(what is running, done, total)"""
 
 
 class Road:

@@ -30,6 +30,7 @@ from exporter.processes.children import Children
 from exporter.processes.signals import deferred_signals
 from exporter.stages import targets
 from exporter.stages.options import Options
+from exporter.stages.snapshot import LOG
 from exporter.stages.targets import Road
 from runtimes import child
 from runtimes.bundle import MANIFEST, damage, read_manifest
@@ -131,7 +132,7 @@ def whole(bundle: Path) -> bytes:
     manifest = read_manifest(bundle)
     entries = (*manifest.artifacts, *manifest.files)
     assert [damage(bundle, entry) for entry in entries if damage(bundle, entry)] == []
-    assert names(bundle) == sorted({*(e.path for e in entries), MANIFEST, pipeline.LOG})
+    assert names(bundle) == sorted({*(e.path for e in entries), MANIFEST, LOG})
     return (bundle / MANIFEST).read_bytes()
 
 
