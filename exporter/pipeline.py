@@ -1,4 +1,4 @@
-"""The whole road on one screen: source -> traced program -> artifacts -> parity -> bundle."""
+"""An export on one screen: source -> traced program -> artifacts -> parity -> ledger -> bundle."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from exporter.bundle.writer import (
-    NEW_BUNDLE,
-    WORK,
     commit,
     explain_full_disk,
     partial_folder,
@@ -19,7 +17,7 @@ from exporter.bundle.writer import (
 from exporter.compression.recipe import NO_RECIPE, Recipe, recipe_of
 from exporter.processes.children import Children
 from exporter.stages.finish import finish
-from exporter.stages.first_child import prepare
+from exporter.stages.first_child import prepare_in_child
 from exporter.stages.options import (
     ModuleAndInputs,
     Options,
@@ -28,10 +26,11 @@ from exporter.stages.options import (
     check_options,
     default_name,
     parse_targets,
-    with_own_data,
+    with_task_of_zoo,
 )
 from exporter.stages.progress import OnProgress, OnStage, Stage, silent_progress, silent_stage
-from exporter.stages.targets import Road
+from exporter.stages.run import Run
+from exporter.stages.targets import Targets
 from runtimes.errors import BadInput, PocketshipError
 from runtimes.signature import Signature
 from runtimes.types import LedgerRow, Manifest, Origin
@@ -66,12 +65,12 @@ def export(
 
     Raises BadInput, UnsupportedOperation, ParityFailed or LimitNotMet, each with its cause and mend.
     """
-    chosen = parse_targets([targets] if isinstance(targets, str) else targets)
+    names = parse_targets([targets] if isinstance(targets, str) else targets)
     place = None if output is None else Path(output)
     file = None if recipe is None or isinstance(recipe, Recipe) else Path(recipe)
     steps = recipe if isinstance(recipe, Recipe) else recipe_of(file, prune, low_rank, quantize)
-    asked = Options(targets=chosen, output=place, recipe=steps, **options)
-    return export_with(source, asked, on_stage=on_stage, on_progress=on_progress)
+    chosen = Options(targets=names, output=place, recipe=steps, **options)
+    return export_with(source, chosen, on_stage=on_stage, on_progress=on_progress)
 
 
 def export_with(
@@ -81,34 +80,51 @@ def export_with(
     on_stage: OnStage = silent_stage,
     on_progress: OnProgress = silent_progress,
 ) -> Bundle:
-    """See `export`."""
-    options = with_own_data(source, options)
+    """See `export`: 1. check all options, 2. to 4. `lower_and_prove`, 5. measure, 6. finish, 7. commit in one step."""
+    options = with_task_of_zoo(source, options)
     check_options(options)
     check_installed(options)
     check_limits_given(options)
     output = (options.output or Path(f"{default_name(source)}-bundle")).absolute()
     with Children() as children, partial_folder(output, options.force) as partial, explain_full_disk(output):
-        road = travel(source, options, partial, children, on_stage, on_progress, dry_run=False)
-        wanted = options.recipe.steps and options.measure
-        ledger = _measured(road, options, partial / WORK, children, on_stage, on_progress) if wanted else ()
+        run = Run(options, partial, children, on_stage, on_progress)
+        targets = lower_and_prove(source, run)
+        ledger = _measured(targets, run) if options.recipe.steps and options.measure else ()
         with writing_errors(output):
-            manifest = finish(road, options, ledger, partial)
+            manifest = finish(targets, ledger, run)
             if options.sign is not None:
                 from exporter.delivery.sealing import sign_bundle
 
-                sign_bundle(partial / NEW_BUNDLE, options.sign)
+                sign_bundle(run.bundle, options.sign)
         commit(partial, output)
     return Bundle(output, manifest)
 
 
-def _measured(
-    road: Road, options: Options, work: Path, children: Children, on_stage: OnStage, on_progress: OnProgress
-) -> tuple[LedgerRow, ...]:
+def lower_and_prove(source: str | ModuleAndInputs, run: Run) -> Targets:
+    """2. Load, trace and compress the source, 3. lower each snapshot to all targets at once, 4. prove each artifact.
+
+    Each target has a child process of its own, which imports its converter while the source is being loaded. An
+    operation that any target lacks stops all of them, once every target has said what the original model lacks.
+    """
+    targets = Targets(run)
+    try:
+        prepare_in_child(source, targets, run)
+        targets.wait()
+    except BaseException as error:  # Ctrl-C too
+        targets.cancel()
+        if isinstance(error, PocketshipError):
+            targets.raise_lacking()  # the better reason: it ended the child that prepares
+        raise
+    return targets
+
+
+def _measured(targets: Targets, run: Run) -> tuple[LedgerRow, ...]:
     """What each stage of the recipe cost and brought; raises LimitNotMet where that is not what the user asked for."""
     from exporter.ledger.rows import check_limits
     from exporter.stages.measure import fill_ledger
 
-    ledger = fill_ledger(road.proven, options, work, children, on_stage, on_progress)
+    options = run.options
+    ledger = fill_ledger(targets.proven, run)
     check_limits(ledger, options.max_drop, options.max_size_bytes, options.min_speedup)
     return ledger
 
@@ -126,38 +142,11 @@ def plan(source: str | ModuleAndInputs, options: Options, *, on_stage: OnStage =
     """Load, trace and check every target for operations that it lacks, and write nothing: `--dry-run`."""
     check_options(options)
     check_installed(options)
-    unchanged = replace(options, recipe=NO_RECIPE)
     with tempfile.TemporaryDirectory() as folder, Children() as children:
-        (Path(folder) / WORK).mkdir()
-        road = travel(source, unchanged, Path(folder), children, on_stage, silent_progress, dry_run=True)
-    return Plan(road.source.name, road.source.origin, road.snapshots[0].signature)
-
-
-def travel(
-    source: str | ModuleAndInputs,
-    options: Options,
-    partial: Path,
-    children: Children,
-    on_stage: OnStage,
-    on_progress: OnProgress,
-    *,
-    dry_run: bool,
-) -> Road:
-    """Prepare the source, run the recipe, lower each snapshot to all targets at once, prove each artifact.
-
-    Each target has a child process of its own, which imports its converter while the source is being prepared. An
-    operation that any target lacks stops all of them, once every target has said what the original model lacks.
-    """
-    road = Road(options, partial, children, on_stage, dry_run)
-    try:
-        prepare(source, options, road, partial / WORK, children, on_stage, on_progress)
-        road.finish()
-    except BaseException as error:  # Ctrl-C too
-        road.abandon()
-        if isinstance(error, PocketshipError):
-            road.raise_lacking()  # the better reason: it ended the child that prepares
-        raise
-    return road
+        run = Run(replace(options, recipe=NO_RECIPE), Path(folder), children, on_stage, dry_run=True)
+        run.work.mkdir()
+        targets = lower_and_prove(source, run)
+    return Plan(targets.source.name, targets.source.origin, targets.snapshots[0].signature)
 
 
 __all__ = ["BadInput", "Bundle", "Plan", "Stage", "export", "plan"]

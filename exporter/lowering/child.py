@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from exporter.lowering.target import TARGETS, LoweringSettings
-
-POLL_S = 0.01
+from exporter.processes.messages import receive
 
 
 def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The child's side of a target: lower each snapshot of the model as soon as it is there.
 
     The converter is imported, which takes seconds, while another child still traces the program: a snapshot is there
-    once its file of settings is. What the target lacks is told first, then that an artifact lies there.
+    once the message with its settings is. What the target lacks is told first, then that an artifact lies there.
     """
     target = importlib.import_module(TARGETS[job["target"]].module)
     for package in TARGETS[job["target"]].packages:
@@ -27,9 +24,7 @@ def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[s
     from exporter.tracing.program import load_program
 
     for index, snapshot in enumerate(job["snapshots"]):
-        while not Path(snapshot["settings"]).exists():
-            time.sleep(POLL_S)
-        settings = LoweringSettings(**json.loads(Path(snapshot["settings"]).read_text(encoding="utf-8"))[job["target"]])
+        settings = LoweringSettings(**receive(Path(snapshot["message"]))[job["target"]])
         program = target.prepare(load_program(Path(snapshot["program"])), settings)
         refusals = target.unsupported(program)
         emit({"unsupported": [asdict(r) for r in refusals]})

@@ -15,6 +15,7 @@ from exporter.compression.analysis.emulation import emulated, quantization_noise
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.recipe import Recipe, apply
 from exporter.lowering.representation import representation
+from exporter.processes.messages import is_posted
 from exporter.sources.inputs import reference
 from exporter.stages.snapshot import ORIGINAL, PROGRAM, STOP, Snapshot, TargetNeeds, folder_of
 from exporter.tracing.flat_module import FlatModule, Tensors
@@ -50,7 +51,7 @@ def compress(flat: FlatModule, recipe: Recipe, task: Task | None, seed: int, pro
         emit({"progress": [label, done, total]})
 
     def stopped() -> bool:
-        return (proofs.work / STOP).exists()
+        return is_posted(proofs.work / STOP)
 
     started = time.monotonic()
     model = Model(flat)

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 from exporter.bundle.readme import bundle_readme
 from exporter.bundle.versions import tool_versions
 from exporter.bundle.writer import (
-    NEW_BUNDLE,
-    WORK,
     write_manifest,
 )
-from exporter.stages.options import Options
+from exporter.stages.run import Run
 from exporter.stages.snapshot import LOG
-from exporter.stages.targets import Road, export_settings
+from exporter.stages.targets import Targets, export_settings
 from runtimes.bundle import GOLDEN, digest
 from runtimes.types import SCHEMA_VERSION, BundleFile, LedgerRow, Manifest
 
 
-def finish(road: Road, options: Options, ledger: tuple[LedgerRow, ...], partial: Path) -> Manifest:
+def finish(targets: Targets, ledger: tuple[LedgerRow, ...], run: Run) -> Manifest:
     """Put golden values, tokenizer, report, README, log and manifest beside the artifacts."""
-    work, new = partial / WORK, partial / NEW_BUNDLE
-    final = road.snapshots[-1]
-    artifacts = tuple(proven.artifact for proven in road.proven if proven.snapshot is final)
+    options, work, new = run.options, run.work, run.bundle
+    final = targets.snapshots[-1]
+    artifacts = tuple(proven.artifact for proven in targets.proven if proven.snapshot is final)
     for name in sorted({GOLDEN, *(artifact.golden for artifact in artifacts)}):
         (work / final.folder / name).rename(new / name)
     for file in sorted((work / "files").iterdir()):
         file.rename(new / file.name)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        name=road.source.name,
-        origin=road.source.origin,
+        name=targets.source.name,
+        origin=targets.source.origin,
         signature=final.signature,
         artifacts=artifacts,
         files=(),
         tool_versions=tool_versions(),
         settings=export_settings(options, final),
-        recipe=tuple(snapshot.step for snapshot in road.snapshots if snapshot.step),
+        recipe=tuple(snapshot.step for snapshot in targets.snapshots if snapshot.step),
         ledger=ledger,
     )
     if ledger:

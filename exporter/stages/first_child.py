@@ -11,27 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from exporter.compression.recipe import to_json
-from exporter.processes.children import Children, value_of
-from exporter.stages.options import ModuleAndInputs, Options
-from exporter.stages.progress import OnProgress, OnStage, SourceFacts, Stage
+from exporter.processes.children import value_of
+from exporter.processes.messages import is_posted, post
+from exporter.stages.options import ModuleAndInputs
+from exporter.stages.progress import SourceFacts, Stage
+from exporter.stages.run import Run
 from exporter.stages.snapshot import LOG, STOP, Snapshot
-from exporter.stages.targets import TRAINING_TIMEOUT_S, Road
+from exporter.stages.targets import TRAINING_TIMEOUT_S, Targets
 from runtimes import child
 from runtimes.bundle import from_json
 
 PREPARE_TIMEOUT_S = 3600.0
 
 
-def prepare(
-    source: str | ModuleAndInputs,
-    options: Options,
-    road: Road,
-    work: Path,
-    children: Children,
-    on_stage: OnStage,
-    on_progress: OnProgress,
-) -> None:
-    """Load, trace and compress the source in a child (in this process when it is a module); snapshots go to `road`."""
+def prepare_in_child(source: str | ModuleAndInputs, targets: Targets, run: Run) -> None:
+    """Load, trace and compress the source in a child, in this process when it is a module; `targets` get snapshots."""
+    options, work = run.options, run.work
     job = {
         "source": source if isinstance(source, str) else type(source[0]).__name__,
         "options": {"task": options.task, "weights": options.weights, "trust_remote_code": options.trust_remote_code},
@@ -50,14 +45,14 @@ def prepare(
             if "progress" in event:
                 label, done, total = event["progress"]
                 training.running = done < total
-                on_progress(label, done, total)
+                run.on_progress(label, done, total)
             elif "snapshot" in event:
-                road.offer(from_json(Snapshot, event["snapshot"]))
+                targets.submit(from_json(Snapshot, event["snapshot"]))
             elif "source" in event:
-                road.source = from_json(SourceFacts, event["source"])
+                targets.source = from_json(SourceFacts, event["source"])
             else:
                 training.running = False
-                on_stage(Stage(event["stage"], event["seconds"], event["detail"]))
+                run.on_stage(Stage(event["stage"], event["seconds"], event["detail"]))
 
         if isinstance(source, str):
             outcome = child.call(
@@ -67,7 +62,7 @@ def prepare(
                 log_path=work / LOG,
                 scratch=work,
                 on_event=tell,
-                on_start=children.add,
+                on_start=run.children.add,
             )
             value_of(outcome, f"{source}: loading and tracing")
         else:
@@ -84,16 +79,16 @@ class _Training:
 
 @contextmanager
 def _first_interrupt_ends_training(stop: Path) -> Iterator[_Training]:
-    """While a pass trains, the first Ctrl-C writes the file that makes it keep the best so far; the next one aborts."""
+    """While a pass trains, the first Ctrl-C tells it to keep the best so far and end; the next one aborts."""
     training = _Training()
     if threading.current_thread() is not threading.main_thread():
         yield training
         return
 
     def interrupt(number: int, frame: object) -> None:
-        if not training.running or stop.exists():
+        if not training.running or is_posted(stop):
             raise KeyboardInterrupt
-        stop.touch()
+        post(stop)
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

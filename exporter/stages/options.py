@@ -163,7 +163,7 @@ def check_limits_given(options: Options) -> None:
     check_judgeable(timed, options.data is not None, *limits)
 
 
-def with_own_data(source: str | ModuleAndInputs, options: Options) -> Options:
+def with_task_of_zoo(source: str | ModuleAndInputs, options: Options) -> Options:
     """With the task that a model of the zoo is made for, where a recipe may need one and the user names none."""
     known = isinstance(source, str) and source in ZOO and options.recipe.steps and options.data is None
     return replace(options, data=ZOO[str(source)].data) if known else options

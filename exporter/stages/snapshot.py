@@ -10,7 +10,6 @@ from runtimes.types import RecipeStep
 
 ORIGINAL = "original"
 PROGRAM = "program.pt2"
-SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -57,3 +56,4 @@ def folder_of(index: int) -> str:
 
 LOG = "export.log"
 STOP = "stop"
+"""The message that ends training: the user pressed Ctrl-C."""

@@ -11,14 +11,16 @@ from queue import SimpleQueue
 from typing import Any
 
 from exporter.bundle.versions import tool_versions
-from exporter.bundle.writer import NEW_BUNDLE, WORK, writing_errors
+from exporter.bundle.writer import writing_errors
 from exporter.compression.recipe import to_json
 from exporter.lowering.target import TARGETS
-from exporter.processes.children import Children, value_of
+from exporter.processes.children import value_of
+from exporter.processes.messages import post
 from exporter.processes.signals import deferred_signals
 from exporter.stages.options import Options, version_for
-from exporter.stages.progress import OnStage, SourceFacts, Stage
-from exporter.stages.snapshot import PROGRAM, SETTINGS, Snapshot, TargetNeeds, folder_of
+from exporter.stages.progress import SourceFacts, Stage
+from exporter.stages.run import Run
+from exporter.stages.snapshot import PROGRAM, Snapshot, TargetNeeds, folder_of
 from runtimes import child, parity
 from runtimes.bundle import digest
 from runtimes.errors import ParityFailed, UnsupportedOperation
@@ -40,43 +42,39 @@ class Proven:
     path: Path
 
 
-class Road:
-    """One export on its way: the snapshots as they come, the targets' threads, and what each target lacks.
+class Targets:
+    """The targets of one export: a thread and a child process each, the snapshots as they come, what each lacks.
 
-    `offer` hands a snapshot over to all targets; `finish` waits for the artifacts of every snapshot.
+    `submit` hands a snapshot to all targets; `wait` returns once every snapshot has its artifacts; `cancel` ends all.
     """
 
-    def __init__(self, options: Options, partial: Path, children: Children, on_stage: OnStage, dry_run: bool) -> None:
-        self._options, self._partial, self._children = options, partial, children
-        self._on_stage, self._dry_run = on_stage, dry_run
-        self._work = partial / WORK
-        self._count = 1 if dry_run else len(options.recipe.steps) + 1
+    def __init__(self, run: Run) -> None:
+        self._run, self._options = run, run.options
+        self._count = 1 if run.dry_run else len(run.options.recipe.steps) + 1
         self.source: SourceFacts
         self.snapshots: list[Snapshot] = []
         self.proven: list[Proven] = []
-        self._handed_over: list[float] = []
+        self._submitted_at: list[float] = []
         self._lacking: dict[str, list[dict[str, str]]] = {}
         self._lock = threading.Lock()
-        order = sorted(options.targets, key=SLOWEST_FIRST.index)
+        order = sorted(run.options.targets, key=SLOWEST_FIRST.index)
         # A queue in C and plain threads: Ctrl-C inside a Condition, which all of concurrent.futures is made of, can
         # leave its lock taken, and what waits for that lock never ends.
         self._ended: SimpleQueue[list[Proven] | BaseException] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, args=(target,), daemon=True) for target in order]
+        self._threads = [threading.Thread(target=self._serve, args=(target,), daemon=True) for target in order]
         with deferred_signals():
             for thread in self._threads:
                 thread.start()
 
-    def offer(self, snapshot: Snapshot) -> None:
-        """Write the settings of every target beside the snapshot in one step: the children wait for this file."""
+    def submit(self, snapshot: Snapshot) -> None:
+        """Tell every target's child of a snapshot, with the settings to lower it with."""
         settings = {target: self._settings(target, snapshot) for target in self._options.targets}
-        folder = self._work / snapshot.folder
-        with writing_errors(self._partial):
-            (folder / "settings.partial").write_text(json.dumps(settings), encoding="utf-8")
-            self.snapshots.append(snapshot)
-            self._handed_over.append(time.monotonic())
-            (folder / "settings.partial").rename(folder / SETTINGS)
+        self.snapshots.append(snapshot)
+        self._submitted_at.append(time.monotonic())
+        with writing_errors(self._run.partial):
+            post(self._run.message(snapshot.index), settings)
 
-    def finish(self) -> None:
+    def wait(self) -> None:
         """Wait for the artifacts of all snapshots: `proven`, in the order of snapshots and then of targets.
 
         Raises what stopped a target first; UnsupportedOperation where one lacks an operation, with all that lack any.
@@ -88,16 +86,16 @@ class Road:
                 self.proven += outcome
             elif error is None:
                 error = outcome
-                self._children.kill()
+                self._run.children.kill()
         self.raise_lacking()
         if error:
             raise error
         targets = self._options.targets
         self.proven.sort(key=lambda proven: (proven.snapshot.index, targets.index(proven.artifact.format)))
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """End everything; the threads end as soon as their children do."""
-        self._children.kill()
+        self._run.children.kill()
         for thread in self._threads:
             thread.join()
 
@@ -134,9 +132,9 @@ class Road:
     def _place(self, target: str, index: int) -> Path:
         """Where an artifact is written: that of the last snapshot is the bundle's."""
         last = index == len(self._options.recipe.steps)
-        return (self._partial / NEW_BUNDLE if last else self._work / folder_of(index)) / TARGETS[target].file_name
+        return (self._run.bundle if last else self._run.work / folder_of(index)) / TARGETS[target].file_name
 
-    def _run(self, target: str) -> None:
+    def _serve(self, target: str) -> None:
         try:
             self._ended.put(self._lower_all(target))
         except BaseException as error:
@@ -152,26 +150,26 @@ class Road:
             if "lowered" in event:
                 proven.append(self._prove(target, event["lowered"], event["carried"]))
 
-        places = [self._work / folder_of(index) for index in range(self._count)]
+        work = self._run.work
         outcome = child.call(
             "exporter.lowering.child:lower",
             {
                 "target": target,
-                "dry_run": self._dry_run,
+                "dry_run": self._run.dry_run,
                 "snapshots": [
                     {
-                        "program": str(place / PROGRAM),
-                        "settings": str(place / SETTINGS),
+                        "message": str(self._run.message(index)),
+                        "program": str(work / folder_of(index) / PROGRAM),
                         "output": str(self._place(target, index)),
                     }
-                    for index, place in enumerate(places)
+                    for index in range(self._count)
                 ],
             },
             timeout_s=TRAINING_TIMEOUT_S if self._options.recipe.steps else LOWER_TIMEOUT_S,
-            log_path=self._work / f"{target}.log",
-            scratch=self._work,
+            log_path=work / f"{target}.log",
+            scratch=work,
             on_event=on_event,
-            on_start=self._children.add,
+            on_start=self._run.children.add,
         )
         value_of(outcome, f"{target}: the converter")
         return proven
@@ -182,7 +180,7 @@ class Road:
             later = target in self._lacking
             self._lacking[target] = self._lacking.get(target, []) + rows
             if any(self._lacking.values()) and (later or len(self._lacking) == len(self._options.targets)):
-                self._children.kill()
+                self._run.children.kill()
 
     def _prove(self, target: str, index: int, carried: list[dict[str, str]]) -> Proven:
         lowered = time.monotonic()
@@ -191,13 +189,13 @@ class Road:
         compute = options.coreml_precision if target == "coreml" else "float32"
         signature, proof = parity.prove(
             path,
-            self._work / snapshot.folder / needs.golden,
+            self._run.work / snapshot.folder / needs.golden,
             compute=compute,
             atol=options.atol,
             noise=needs.noise,
-            log_path=self._work / f"{target}.log",
-            scratch=self._work,
-            on_start=self._children.add,
+            log_path=self._run.work / f"{target}.log",
+            scratch=self._run.work,
+            on_start=self._run.children.add,
         )
         ended = time.monotonic()
         after = f" after {snapshot.name}" if index else ""
@@ -207,9 +205,9 @@ class Road:
                 where=f"{path.name}{after} in {proof.executed_by.runtime} {proof.executed_by.version}",
                 remedy="nothing was written; leave out this target, or give --atol if the model can bear that error",
             )
-        started = self._handed_over[index]
+        started = self._submitted_at[index]
         detail = f"lowered in {lowered - started:.1f} s, proven in {ended - lowered:.1f} s{after}"
-        self._on_stage(Stage(target, ended - started, detail))
+        self._run.on_stage(Stage(target, ended - started, detail))
         artifact = Artifact(
             target,
             path.name,
