@@ -25,6 +25,7 @@ from exporter.stages.options import (
     check_limits_given,
     check_options,
     default_name,
+    options_of,
     parse_targets,
     with_task_of_zoo,
 )
@@ -61,7 +62,8 @@ def export(
 
     `source` is what `pocketship export` takes, or a pair `(module, example_inputs)`; `targets` are names or "all";
     `recipe` is a YAML file or a `Recipe`, in place of the command line's words `prune`, `low_rank` and `quantize`;
-    `options` are the other fields of `Options` (force=True, data="digits", ...). Nothing is written unless all pass.
+    `options` are the command line's other words (force=True, data="digits", opset=21, ...). Nothing is written unless
+    all pass.
 
     Raises BadInput, UnsupportedOperation, ParityFailed or LimitNotMet, each with its cause and mend.
     """
@@ -69,7 +71,7 @@ def export(
     place = None if output is None else Path(output)
     file = None if recipe is None or isinstance(recipe, Recipe) else Path(recipe)
     steps = recipe if isinstance(recipe, Recipe) else recipe_of(file, prune, low_rank, quantize)
-    chosen = Options(targets=names, output=place, recipe=steps, **options)
+    chosen = options_of(targets=names, output=place, recipe=steps, **options)
     return export_with(source, chosen, on_stage=on_stage, on_progress=on_progress)
 
 

@@ -87,9 +87,9 @@ def export(
     from exporter import pipeline
     from exporter.compression.recipe import recipe_of
     from exporter.ledger.rows import parse_bytes, parse_percent
-    from exporter.stages.options import Options, parse_dynamic, parse_shapes, parse_targets
+    from exporter.stages.options import options_of, parse_dynamic, parse_shapes, parse_targets
 
-    options = Options(
+    options = options_of(
         targets=parse_targets(target),
         output=output,
         preprocessor=preprocessor,

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from exporter.lowering.target import TARGETS, LoweringSettings
+from exporter.lowering.target import TARGETS
 from exporter.processes.messages import receive
 
 
@@ -18,18 +18,20 @@ def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[s
     The converter is imported, which takes seconds, while another child still traces the program: a snapshot is there
     once the message with its settings is. What the target lacks is told first, then that an artifact lies there.
     """
-    target = importlib.import_module(TARGETS[job["target"]].module)
-    for package in TARGETS[job["target"]].packages:
+    row = TARGETS[job["target"]]
+    target = importlib.import_module(row.module)
+    for package in row.packages:
         importlib.import_module(package)
     from exporter.tracing.program import load_program
 
     for index, snapshot in enumerate(job["snapshots"]):
-        settings = LoweringSettings(**receive(Path(snapshot["message"]))[job["target"]])
+        message = receive(Path(snapshot["message"]))[job["target"]]
+        settings = row.settings(**message["settings"])
         program = target.prepare(load_program(Path(snapshot["program"])), settings)
         refusals = target.unsupported(program)
         emit({"unsupported": [asdict(r) for r in refusals]})
         if refusals or job["dry_run"]:
             return {}
-        carried = target.lower(program, Path(snapshot["output"]), settings)
+        carried = target.lower(program, Path(snapshot["output"]), settings, message["metadata"])
         emit({"lowered": index, "carried": [asdict(c) for c in carried]})
     return {}

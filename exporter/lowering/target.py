@@ -1,4 +1,4 @@
-"""A target: its row, what a user may choose of it, and what it lacks."""
+"""A target: its row, and what it lacks."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from exporter.lowering.settings import CoreMlSettings, OnnxSettings, Settings, TfliteSettings
 from exporter.tracing.user_code import user_line
 
 
 @dataclass(frozen=True)
 class Target:
-    """A module with `prepare(program, settings)`, `unsupported(program)` and `lower(program, path, settings)`.
+    """A module with `prepare(program, settings)`, `unsupported(program)`, `lower(program, path, settings, metadata)`.
 
-    `lower` writes the artifact and says how each low-bit weight of the program is stored there.
+    `lower` writes the artifact, with the facts of `metadata` inside, and says how each low-bit weight of the program is
+    stored there; `settings` is what a user may choose.
     """
 
     module: str
     file_name: str
     packages: tuple[str, ...]
+    settings: type[Settings]
 
 
 TARGETS = {
-    "onnx": Target("exporter.lowering.to_onnx", "model.onnx", ("onnxscript", "onnxruntime")),
-    "tflite": Target("exporter.lowering.to_tflite", "model.tflite", ("litert_torch", "ai_edge_litert")),
-    "coreml": Target("exporter.lowering.to_coreml", "model.mlpackage", ("coremltools",)),
+    "onnx": Target("exporter.lowering.to_onnx", "model.onnx", ("onnxscript", "onnxruntime"), OnnxSettings),
+    "tflite": Target("exporter.lowering.to_tflite", "model.tflite", ("litert_torch", "ai_edge_litert"), TfliteSettings),
+    "coreml": Target("exporter.lowering.to_coreml", "model.mlpackage", ("coremltools",), CoreMlSettings),
 }
-
-
-@dataclass(frozen=True)
-class LoweringSettings:
-    """What the user may choose: ONNX opset, least iOS version, precision of Core ML; and the facts to store inside."""
-
-    opset: int
-    min_ios: int
-    coreml_precision: str
-    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from exporter.compression.analysis.emulation import emulated, quantization_noise
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.recipe import Recipe, apply
 from exporter.lowering.representation import representation
+from exporter.lowering.target import TARGETS
 from exporter.processes.messages import is_posted
 from exporter.sources.inputs import reference
 from exporter.stages.snapshot import ORIGINAL, PROGRAM, STOP, Snapshot, TargetNeeds, folder_of
@@ -109,7 +110,7 @@ def needs_of(target: str, model: Model, inputs: tuple[Tensors, ...], folder: Pat
     chosen = {name: representation(target, weight) for name, weight in model.low_bit.items()}
     effective = {n: replace(w, activations=chosen[n].activations) for n, w in model.low_bit.items()}
     kinds = {weight.activations for weight in effective.values()}
-    needs = TargetNeeds(opset=max(r.opset for r in chosen.values()), min_ios=max(r.min_ios for r in chosen.values()))
+    needs = TargetNeeds(version=max(map(TARGETS[target].settings.version_of, chosen.values())))
     if kinds == {"float"}:
         return needs
     noise = quantization_noise(model.flat, effective, inputs)

@@ -14,15 +14,14 @@ PROGRAM = "program.pt2"
 
 @dataclass(frozen=True)
 class TargetNeeds:
-    """How one target's artifact of a snapshot is proven, and the least versions of the format that it needs.
+    """How one target's artifact of a snapshot is proven, and the least version of the format that it needs.
 
     `golden` is the file of expected values, `noise` what rounding activations adds to the tolerance of each output.
     """
 
     golden: str = GOLDEN
     noise: dict[str, float] = field(default_factory=dict)
-    opset: int = 0
-    min_ios: int = 0
+    version: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from exporter.lowering.target import TARGETS
 from exporter.processes.children import value_of
 from exporter.processes.messages import post
 from exporter.processes.signals import deferred_signals
-from exporter.stages.options import Options, version_for
+from exporter.stages.options import Options
 from exporter.stages.progress import SourceFacts, Stage
 from exporter.stages.run import Run
 from exporter.stages.snapshot import PROGRAM, Snapshot, TargetNeeds, folder_of
@@ -108,13 +108,9 @@ class Targets:
         raise UnsupportedOperation(_table(self._lacking), remedy=several if len(remedies) > 1 else remedies[0])
 
     def _settings(self, target: str, snapshot: Snapshot) -> dict[str, Any]:
-        needs, options = snapshot.targets[target], self._options
-        return {
-            "opset": version_for("opset", options.opset, needs.opset),
-            "min_ios": version_for("min_ios", options.min_ios, needs.min_ios),
-            "coreml_precision": options.coreml_precision,
-            "metadata": {"pocketship": json.dumps(self._inside(target, snapshot), sort_keys=True)},
-        }
+        settings = self._options.settings[target].raised_to(snapshot.targets[target].version)
+        inside = json.dumps(self._inside(target, snapshot), sort_keys=True)
+        return {"settings": asdict(settings), "metadata": {"pocketship": inside}}
 
     def _inside(self, target: str, snapshot: Snapshot) -> dict[str, Any]:
         """What goes into every file of the bundle as well as into the manifest."""
@@ -186,7 +182,7 @@ class Targets:
         lowered = time.monotonic()
         snapshot, path, options = self.snapshots[index], self._place(target, index), self._options
         needs: TargetNeeds = snapshot.targets[target]
-        compute = options.coreml_precision if target == "coreml" else "float32"
+        compute = options.settings[target].compute
         signature, proof = parity.prove(
             path,
             self._run.work / snapshot.folder / needs.golden,
@@ -234,16 +230,15 @@ def _in_words(carried: dict[str, str]) -> str:
 
 def precision_of(target: str, snapshot: Snapshot, options: Options) -> str:
     """That of the smallest weights."""
-    return options.coreml_precision if target == "coreml" and snapshot.precision == "float32" else snapshot.precision
+    return options.settings[target].compute if snapshot.precision == "float32" else snapshot.precision
 
 
 def export_settings(options: Options, snapshot: Snapshot) -> dict[str, str | int | float | bool]:
     """What the manifest says of versions and tolerance: as asked for, or higher where a representation needs it."""
-    needs = snapshot.targets.values()
-    settings: dict[str, str | int | float | bool] = {
-        "opset": version_for("opset", options.opset, max((n.opset for n in needs), default=0)),
-        "min_ios": version_for("min_ios", options.min_ios, max((n.min_ios for n in needs), default=0)),
-    }
+    settings: dict[str, str | int | float | bool] = {}
+    for target, chosen in options.settings.items():
+        needs = snapshot.targets.get(target, TargetNeeds())
+        settings.update(chosen.raised_to(needs.version).facts)
     if options.atol is not None:
         settings["atol"] = options.atol
     return settings

@@ -23,7 +23,7 @@ from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, Lo
 from exporter.lowering import to_onnx
 from exporter.lowering.low_bit_onnx import LEFT_FLOAT, NOT_FOUND, carry
 from exporter.lowering.representation import TABLE, Carried, Representation
-from exporter.lowering.target import LoweringSettings
+from exporter.lowering.settings import OnnxSettings
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import watched_weights, weight_uses
 from exporter.sources.source import arguments
@@ -99,9 +99,9 @@ def lowered(tmp_path):
 
 
 def write(flat: FlatModule, low_bit: LowBit, path: Path, opset=20, dynamic=()) -> tuple[tuple[Carried, ...], Path]:
-    chosen = LoweringSettings(opset=opset, min_ios=16, coreml_precision="float32", metadata={})
+    chosen = OnnxSettings(opset)
     program = dataclasses.replace(trace(flat, flat.example, dynamic), low_bit=low_bit)
-    carried = to_onnx.lower(to_onnx.prepare(program, chosen), path, chosen)
+    carried = to_onnx.lower(to_onnx.prepare(program, chosen), path, chosen, {})
     onnx.checker.check_model(str(path), full_check=True)
     return carried, path
 
