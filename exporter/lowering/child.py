@@ -16,7 +16,8 @@ def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[s
     """The child's side of a target: lower each snapshot of the model as soon as it is there.
 
     The converter is imported, which takes seconds, while another child still traces the program: a snapshot is there
-    once the message with its settings is. What the target lacks is told first, then that an artifact lies there.
+    once the message with its settings is, and one without settings is of a model that did not change. What the target
+    lacks is told first, then that an artifact lies there.
     """
     row = TARGETS[job["target"]]
     target = importlib.import_module(row.module)
@@ -26,6 +27,9 @@ def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[s
 
     for index, snapshot in enumerate(job["snapshots"]):
         message = receive(Path(snapshot["message"]))[job["target"]]
+        if message is None:
+            emit({"unchanged": index})
+            continue
         settings = row.settings(**message["settings"])
         program = target.prepare(load_program(Path(snapshot["program"])), settings)
         refusals = target.unsupported(program)

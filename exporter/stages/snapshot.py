@@ -29,7 +29,8 @@ class Snapshot:
     """The model after `index` passes; its files lie in the folder `snapshot-INDEX` of the export's work folder.
 
     `precision` is that of its smallest weights, `step` the pass that made it (None for the original), `parameters` and
-    `nonzero` count the elements of its parameters.
+    `nonzero` count the elements of its parameters. Where the pass changed nothing, files and artifacts are those of the
+    snapshot `same_as`.
     """
 
     index: int
@@ -41,11 +42,12 @@ class Snapshot:
     nonzero: int
     targets: dict[str, TargetNeeds]
     step: RecipeStep | None = None
+    same_as: int | None = None
 
     @property
     def folder(self) -> str:
         """The name of its folder."""
-        return folder_of(self.index)
+        return folder_of(self.index if self.same_as is None else self.same_as)
 
 
 def folder_of(index: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
@@ -107,7 +108,10 @@ class Targets:
         several = "rewrite those lines with operations that these targets have, or leave the targets out"
         raise UnsupportedOperation(_table(self._lacking), remedy=several if len(remedies) > 1 else remedies[0])
 
-    def _settings(self, target: str, snapshot: Snapshot) -> dict[str, Any]:
+    def _settings(self, target: str, snapshot: Snapshot) -> dict[str, Any] | None:
+        """What to lower a snapshot with; None where it is the one before, and is not lowered again."""
+        if snapshot.same_as is not None:
+            return None
         settings = self._options.settings[target].raised_to(snapshot.targets[target].version)
         inside = json.dumps(self._inside(target, snapshot), sort_keys=True)
         return {"settings": asdict(settings), "metadata": {"pocketship": inside}}
@@ -145,6 +149,8 @@ class Targets:
                 self._checked(target, event["unsupported"])
             if "lowered" in event:
                 proven.append(self._prove(target, event["lowered"], event["carried"]))
+            if "unchanged" in event:
+                proven.append(self._as_before(target, event["unchanged"], proven[-1]))
 
         work = self._run.work
         outcome = child.call(
@@ -218,6 +224,16 @@ class Targets:
             left_float={row["name"]: row["reason"] for row in carried if _is_float(row)},
         )
         return Proven(snapshot, artifact, path)
+
+    def _as_before(self, target: str, index: int, before: Proven) -> Proven:
+        """The artifact of the snapshot before, which is the same model's; a copy where the bundle's is to lie."""
+        path = self._place(target, index)
+        if path.parent != self._run.bundle:
+            path = before.path
+        else:
+            with writing_errors(self._run.partial):
+                shutil.copytree(before.path, path) if before.path.is_dir() else shutil.copyfile(before.path, path)
+        return Proven(self.snapshots[index], before.artifact, path)
 
 
 def _is_float(carried: dict[str, str]) -> bool:
