@@ -33,10 +33,10 @@ def embed_command(
     quiet: QuietOption = False,
 ) -> None:
     """Write a library for an app: the artifact, a typed class, pre- and post-processing, and a self-test."""
-    asked = {"android": android, "ios": ios, "cpp": cpp, "web": web, "python": python}
-    chosen = {platform: folder for platform, folder in asked.items() if folder is not None}
+    folders = {"android": android, "ios": ios, "cpp": cpp, "web": web, "python": python}
+    chosen = {platform: folder for platform, folder in folders.items() if folder is not None}
     if not chosen:
-        raise BadInput("no platform given", remedy=f"add one of {', '.join(f'--{p} DIR' for p in asked)}")
+        raise BadInput("no platform given", remedy=f"add one of {', '.join(f'--{p} DIR' for p in folders)}")
     if public_key is not None:
         from exporter.delivery.sealing import check_signature
 

@@ -62,7 +62,7 @@ def layers_of(
     }
     with Children() as children:
         outcome = child.call(
-            "exporter.commands.layers:measure",
+            "exporter.commands.layers:layers_in_child",
             job,
             timeout_s=TIMEOUT_S,
             on_event=lambda event: on_progress(*event["progress"]),
@@ -72,7 +72,7 @@ def layers_of(
     return tuple(from_json(Layer, layer) for layer in value["layers"])
 
 
-def measure(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def layers_in_child(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The child's side of `layers_of`."""
     from benchmarks.tasks import load_task
     from exporter.compression.analysis.sensitivity import sensitivities

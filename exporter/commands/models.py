@@ -35,11 +35,11 @@ def sensitivity(
     widths = parse_bits(bits)
     if plot:
         check_plot(plot)
-    own = ZOO[source].data if source in ZOO else None
+    task_of_zoo = ZOO[source].data if source in ZOO else None
     with Progress(quiet) as shown:
         layers = layers_of(
             source,
-            data=data or own,
+            data=data or task_of_zoo,
             bits=widths,
             weights=weights,
             task=task,

@@ -71,7 +71,7 @@ def suite_command(
         accept_new_host_key=accept_new_host_key, identity=identity, known_hosts=known_hosts, wheels=wheels
     )
     board = Board(on, plan, options)
-    asked = matrix.Suite(
+    chosen = matrix.Suite(
         board=board,
         output=output,
         models=matrix.chosen(models, tuple(ZOO), tuple(ZOO), "--models"),
@@ -85,7 +85,7 @@ def suite_command(
         def event(_: Board, told: dict[str, object]) -> None:
             progress.event(board, told)  # the board that the bar knows, whatever threads it was asked for
 
-        outcome = matrix.run_suite(asked, matrix.Hooks(say=progress.say, on_event=event))
+        outcome = matrix.run_suite(chosen, matrix.Hooks(say=progress.say, on_event=event))
     _show(outcome, output, as_json, quiet)
     matrix.raise_problems(outcome)
 

@@ -46,11 +46,11 @@ def with_free_axes(example: Tensors, dynamic: list[DynamicAxis]) -> Tensors:
 
 
 def golden_inputs(
-    source: Source, task: Task | None, example: Tensors, asked: Tensors, dynamic: list[DynamicAxis]
+    source: Source, task: Task | None, example: Tensors, given: Tensors, dynamic: list[DynamicAxis]
 ) -> tuple[Tensors, ...]:
     """At least three sets of inputs: the source's real ones, else the task's, else the example and others like it.
 
-    With dynamic axes, one more set in which they have another length: 1 where the user's own, `asked`, have it.
+    With dynamic axes, one more set in which they have another length: 1 where the user's, those of `given`, have it.
     """
 
     def sample_sets(like: Tensors, count: int) -> tuple[Tensors, ...]:
@@ -65,8 +65,8 @@ def golden_inputs(
         return samples
     shapes = {name: list(value.shape) for name, value in example.items()}
     for axis in dynamic:
-        own, length = asked[axis.input].shape[axis.axis], shapes[axis.input][axis.axis]
-        shapes[axis.input][axis.axis] = 1 if own == 1 else length // 2 if length >= 4 else length + 1
+        given_length, length = given[axis.input].shape[axis.axis], shapes[axis.input][axis.axis]
+        shapes[axis.input][axis.axis] = 1 if given_length == 1 else length // 2 if length >= 4 else length + 1
     other = {name: reshaped(value, tuple(shapes[name]), name) for name, value in example.items()}
     return (*samples, *sample_sets(other, 1))
 

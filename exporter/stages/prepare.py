@@ -90,11 +90,11 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
 
     flat = FlatModule(module, source.args, source.kwargs)
     dynamic = [DynamicAxis(*axis) for axis in job["dynamic"]]
-    asked = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
-    example = with_free_axes(asked, dynamic)
+    given = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
+    example = with_free_axes(given, dynamic)
     if task:
         check_task(flat, task, example)
-    inputs = golden_inputs(source, task, example, asked, dynamic)
+    inputs = golden_inputs(source, task, example, given, dynamic)
     proofs = Proofs(inputs, example, dynamic, tuple(job["targets"]), work)
     compress(flat, from_words(job["recipe"]), task, job["seed"], proofs, told)
     return {}
