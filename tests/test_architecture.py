@@ -19,8 +19,7 @@ from benchmarks.devices.ssh import agent_zip
 from benchmarks.tasks import TASKS
 from exporter import pipeline
 from exporter.families import ZOO
-from exporter.lowering.target import TARGETS
-from exporter.stages import targets
+from exporter.lowering.target import SLOWEST_FIRST, TARGETS
 from runtimes.session import RUNTIMES, SUFFIXES
 from runtimes.types import FORMATS
 
@@ -208,7 +207,7 @@ def mentioned(name: str, folder: str) -> bool:
 
 def test_the_formats_are_the_same_everywhere():
     assert tuple(TARGETS) == tuple(RUNTIMES) == FORMATS
-    assert sorted(targets.SLOWEST_FIRST) == sorted(FORMATS)
+    assert sorted(SLOWEST_FIRST) == sorted(FORMATS)
     assert {name: SUFFIXES[Path(target.file_name).suffix] for name, target in TARGETS.items()} == {
         f: f for f in FORMATS
     }

@@ -29,6 +29,8 @@ TARGETS = {
     "tflite": Target("exporter.lowering.to_tflite", "model.tflite", ("litert_torch", "ai_edge_litert"), TfliteSettings),
     "coreml": Target("exporter.lowering.to_coreml", "model.mlpackage", ("coremltools",), CoreMlSettings),
 }
+SLOWEST_FIRST = ("tflite", "coreml", "onnx")
+"""By how long their converters take to be imported and to convert: the longest is to start first."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from exporter.bundle.versions import tool_versions
 from exporter.bundle.writer import writing_errors
 from exporter.compression.recipe import to_json
-from exporter.lowering.target import TARGETS
+from exporter.lowering.target import SLOWEST_FIRST, TARGETS
 from exporter.processes.children import value_of
 from exporter.processes.messages import post
 from exporter.processes.signals import deferred_signals
@@ -31,7 +31,6 @@ from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact
 LOWER_TIMEOUT_S = 3600.0
 TRAINING_TIMEOUT_S = 48 * 3600.0
 """The targets' children wait for the passes of a recipe, which may train for long."""
-SLOWEST_FIRST = ("tflite", "coreml", "onnx")
 
 
 @dataclass(frozen=True)
