@@ -20,7 +20,7 @@ POLL_S = 0.05
 
 MEND = (
     "import sys, runpy; sys.path.insert(0, {root!r}); "
-    "from exporter.load import declare_torchvision_operators as mend; mend(); "
+    "from exporter.sources.torchvision_operators import declare_torchvision_operators as mend; mend(); "
 )
 """Every peer gets this mend: without it, a torchvision of another build than torch stops transformers' import."""
 

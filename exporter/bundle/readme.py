@@ -2,37 +2,9 @@
 
 from __future__ import annotations
 
-from runtimes.onnx_runtime import EXACT_INT8
+from exporter.formats.readers import READERS
 from runtimes.signature import TensorSpec
 from runtimes.types import Artifact, Manifest
-
-FIRST_INPUTS = '{k.split("/", 2)[2]: v for k, v in np.load("golden.npz").items() if k.startswith("0/input/")}'
-
-SNIPPETS = {
-    "onnx": f"""```python
-import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession("model.onnx")
-inputs = {FIRST_INPUTS}
-outputs = dict(zip([o.name for o in session.get_outputs()], session.run(None, inputs)))
-```""",
-    "tflite": f"""```python
-import numpy as np, ai_edge_litert.interpreter as litert
-runner = litert.Interpreter("model.tflite").get_signature_runner()
-inputs = {FIRST_INPUTS}
-outputs = runner(**{{k: inputs[k].astype(d["dtype"]) for k, d in runner.get_input_details().items()}})
-```""",
-    "coreml": f"""```python
-import numpy as np, coremltools  # on macOS; in an app, Xcode generates the class from model.mlpackage
-model = coremltools.models.MLModel("model.mlpackage")
-inputs = {FIRST_INPUTS}
-outputs = model.predict({{k: v.astype(np.int32) if v.dtype == np.int64 else v for k, v in inputs.items()}})
-```""",
-}
-
-PLAIN_SESSION = 'session = onnxruntime.InferenceSession("model.onnx")'
-EXACT_SESSION = f"""options = onnxruntime.SessionOptions()
-options.add_session_config_entry{EXACT_INT8}  # else int8 saturates on x86-64 without VNNI
-session = onnxruntime.InferenceSession("model.onnx", options)""".replace("'", '"')
 
 
 def bundle_readme(manifest: Manifest) -> str:
@@ -58,9 +30,7 @@ def bundle_readme(manifest: Manifest) -> str:
         *(f"- out `{_tensor(spec)}`" for spec in manifest.signature.outputs),
     ]
     for artifact in manifest.artifacts:
-        snippet = SNIPPETS[artifact.format]
-        if artifact.representations:
-            snippet = snippet.replace(PLAIN_SESSION, EXACT_SESSION)
+        snippet = READERS[artifact.format].snippet(bool(artifact.representations))
         lines += ["", f"## Load {artifact.path}", "", snippet]
     return "\n".join(lines) + "\n"
 

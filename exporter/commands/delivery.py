@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.console import out, print_json
+from exporter.commands.common_options import (
+    EncryptOption,
+    JsonOption,
+    KeyOption,
+    PublicKeyOption,
+    QuietOption,
+    SignOption,
+)
 
 if TYPE_CHECKING:
     from exporter.delivery.delta import Delta
 
 app = typer.Typer()
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-SignOption = Annotated[Path | None, typer.Option("--sign", help="Sign it with this key (pocketship keygen).")]
-EncryptOption = Annotated[Path | None, typer.Option("--encrypt", help="Encrypt it with this key.")]
-PublicKeyOption = Annotated[
-    Path | None, typer.Option("--public-key", help="Refuse what the owner of this key did not sign.")
-]
-KeyOption = Annotated[Path | None, typer.Option("--key", help="The key it is encrypted with.")]
 
 
 @app.command("delta")

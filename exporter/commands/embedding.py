@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.console import out, print_json
+from exporter.commands.common_options import JsonOption, QuietOption
 from runtimes.errors import BadInput
 
 app = typer.Typer()
@@ -28,14 +29,14 @@ def embed_command(
         Path | None, typer.Option(help="Refuse a bundle that the owner of this key did not sign.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a library that embed wrote.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a library for an app: the artifact, a typed class, pre- and post-processing, and a self-test."""
-    asked = {"android": android, "ios": ios, "cpp": cpp, "web": web, "python": python}
-    chosen = {platform: folder for platform, folder in asked.items() if folder is not None}
+    folders = {"android": android, "ios": ios, "cpp": cpp, "web": web, "python": python}
+    chosen = {platform: folder for platform, folder in folders.items() if folder is not None}
     if not chosen:
-        raise BadInput("no platform given", remedy=f"add one of {', '.join(f'--{p} DIR' for p in asked)}")
+        raise BadInput("no platform given", remedy=f"add one of {', '.join(f'--{p} DIR' for p in folders)}")
     if public_key is not None:
         from exporter.delivery.sealing import check_signature
 

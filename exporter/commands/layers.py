@@ -62,7 +62,7 @@ def layers_of(
     }
     with Children() as children:
         outcome = child.call(
-            "exporter.commands.layers:measure",
+            "exporter.commands.layers:layers_in_child",
             job,
             timeout_s=TIMEOUT_S,
             memory_limit_bytes=memory_limit_bytes(),
@@ -73,14 +73,15 @@ def layers_of(
     return tuple(from_json(Layer, layer) for layer in value["layers"])
 
 
-def measure(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def layers_in_child(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The child's side of `layers_of`."""
     from benchmarks.tasks import load_task
     from exporter.compression.analysis.sensitivity import sensitivities
     from exporter.compression.model import Context, Model
-    from exporter.load import SourceOptions, load
+    from exporter.load import load
+    from exporter.sources.source import SourceOptions
     from exporter.stages.prepare import make_ready
-    from exporter.tracing.program import FlatModule
+    from exporter.tracing.flat_module import FlatModule
 
     task = load_task(job["data"]) if job["data"] else None
     source = load(job["source"], SourceOptions(**job["options"]))

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from exporter.commands.layers import Layer
     from exporter.inspection.report import Report
-    from exporter.pipeline import Plan, Stage
+    from exporter.pipeline import Plan
+    from exporter.stages.progress import Stage
     from runtimes.kernels import KernelTruth
     from runtimes.signature import Signature
     from runtimes.types import Artifact, LedgerRow, Manifest

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.console import out
-from exporter.commands.delivery import EncryptOption, KeyOption, PublicKeyOption, QuietOption, SignOption
+from exporter.commands.common_options import EncryptOption, KeyOption, PublicKeyOption, QuietOption, SignOption
 
 app = typer.Typer()
 

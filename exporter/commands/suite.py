@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.console import out, print_json
+from exporter.commands.common_options import QuietOption
 from exporter.families import ZOO
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def suite_command(
     known_hosts: Annotated[Path | None, typer.Option(help="ssh: the file of known host keys.")] = None,
     wheels: Annotated[Path | None, typer.Option(help="ssh: a folder of wheels for the board.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Export and measure models x recipes x formats on one device; started again, it does what is missing."""
     from benchmarks.bench import Board, Plan
@@ -70,7 +71,7 @@ def suite_command(
         accept_new_host_key=accept_new_host_key, identity=identity, known_hosts=known_hosts, wheels=wheels
     )
     board = Board(on, plan, options)
-    asked = matrix.Suite(
+    chosen = matrix.Suite(
         board=board,
         output=output,
         models=matrix.chosen(models, tuple(ZOO), tuple(ZOO), "--models"),
@@ -84,7 +85,7 @@ def suite_command(
         def event(_: Board, told: dict[str, object]) -> None:
             progress.event(board, told)  # the board that the bar knows, whatever threads it was asked for
 
-        outcome = matrix.run_suite(asked, matrix.Hooks(say=progress.say, on_event=event))
+        outcome = matrix.run_suite(chosen, matrix.Hooks(say=progress.say, on_event=event))
     _show(outcome, output, as_json, quiet)
     matrix.raise_problems(outcome)
 

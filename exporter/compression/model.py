@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.tasks import Task
 from exporter.low_bit.weight import LowBit
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,12 @@ class Context:
 
 @dataclass(frozen=True)
 class PassReport:
-    """What a pass did: its settings as they were used, and notes for the person who reads the ledger."""
+    """What a pass did: its settings as they were used, and notes for the person who reads the ledger.
+
+    A model that it did not change is not lowered again.
+    """
 
     name: str
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    changed: bool = True

@@ -10,12 +10,12 @@ few, and weigh most.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from exporter.delivery import golomb
+from exporter.formats.contents import Region
+from exporter.formats.readers import READERS
 from runtimes.errors import BadInput
 
 SMALL = 512
@@ -25,14 +25,6 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 ENTRY = struct.Struct("<QQBBQfI")
 """Of one tensor: byte offset in the file, elements, kind, remainder bits, positions, magnitude, bytes of its code."""
 DAMAGED = "download the update again"
-
-
-@dataclass(frozen=True)
-class Region:
-    """A float32 tensor in a file: where it begins, and how many elements it has."""
-
-    offset: int
-    count: int
 
 
 def encode(old: bytes, new: bytes, regions: tuple[Region, ...], density: float, alpha: float = 1.0) -> bytes:
@@ -142,13 +134,8 @@ def regions_of(name: str, file: bytes) -> tuple[Region, ...]:
 
     Raises BadInput where the file is not of the kind that its name says.
     """
-    if name.endswith(".onnx"):
-        find = _onnx
-    elif name.endswith(".tflite"):
-        find = _tflite
-    elif name.endswith("/weight.bin"):
-        find = _weight_bin
-    else:
+    find = next((reader.regions for reader in READERS.values() if name.endswith(reader.tensors_in)), None)
+    if find is None:
         return ()
     try:
         regions = find(file)
@@ -157,101 +144,3 @@ def regions_of(name: str, file: bytes) -> tuple[Region, ...]:
     if any(region.offset + 4 * region.count > len(file) for region in regions):
         raise BadInput("a tensor of it leads out of the file", where=name, remedy="add --exact")
     return regions
-
-
-MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_TYPE, TENSOR_RAW, TENSOR_FLOAT = 7, 5, 2, 9, 1
-"""Fields of ModelProto, GraphProto and TensorProto, and TensorProto.FLOAT (onnx.proto3)."""
-
-
-def _onnx(file: bytes) -> tuple[Region, ...]:
-    """By the wire format: the onnx package gives a tensor's bytes, and not where they lie."""
-    regions = []
-    for graph in _messages(file, (0, len(file)), MODEL_GRAPH):
-        for tensor in _messages(file, graph, GRAPH_INITIALIZER):
-            fields = {number: value for number, value in _fields(file, *tensor) if number in (TENSOR_TYPE, TENSOR_RAW)}
-            raw = fields.get(TENSOR_RAW)
-            if fields.get(TENSOR_TYPE) == TENSOR_FLOAT and isinstance(raw, tuple) and raw[0] < raw[1]:
-                regions.append(Region(raw[0], (raw[1] - raw[0]) // 4))
-    return tuple(regions)
-
-
-def _messages(file: bytes, place: tuple[int, int], wanted: int) -> Iterator[tuple[int, int]]:
-    """Where the messages of a field lie."""
-    for number, value in _fields(file, *place):
-        if number == wanted and isinstance(value, tuple):
-            yield value
-
-
-def _fields(file: bytes, at: int, end: int) -> Iterator[tuple[int, int | tuple[int, int] | None]]:
-    """Of a protobuf message, each field's number and its varint, or where its bytes begin and end; None for others.
-
-    Raises ValueError or IndexError for bytes that are no message.
-    """
-    while at < end:
-        key, at = _varint(file, at)
-        kind = key & 7
-        value: int | tuple[int, int] | None = None
-        if kind == 0:
-            value, at = _varint(file, at)
-        elif kind == 2:
-            length, at = _varint(file, at)
-            value, at = (at, at + length), at + length
-        elif kind in FIXED_BYTES:
-            at += FIXED_BYTES[kind]
-        else:
-            raise ValueError(f"protobuf knows no wire type {kind}")
-        if at > end:
-            raise ValueError("a field leads out of its message")
-        yield key >> 3, value
-
-
-FIXED_BYTES = {1: 8, 5: 4}
-"""Bytes of protobuf's two wire types of fixed size."""
-
-
-def _varint(file: bytes, at: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        byte = file[at]
-        value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number is too long")
-
-
-def _tflite(file: bytes) -> tuple[Region, ...]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(file, 0)
-    floats = {
-        graph.Tensors(i).Buffer()
-        for graph in (model.Subgraphs(s) for s in range(model.SubgraphsLength()))
-        for i in range(graph.TensorsLength())
-        if graph.Tensors(i).Type() == schema.TensorType.FLOAT32
-    }
-    regions = set()
-    for i in floats:
-        buffer = model.Buffers(i)
-        field = buffer._tab.Offset(4)
-        if field and buffer.DataLength():
-            regions.add(Region(buffer._tab.Vector(field), buffer.DataLength() // 4))
-    return tuple(sorted(regions, key=lambda region: region.offset))
-
-
-BLOB = struct.Struct("<IIQQ")
-BLOB_SENTINEL, BLOB_FLOAT32, BLOB_ALIGNMENT = 0xDEADBEEF, 2, 64
-
-
-def _weight_bin(file: bytes) -> tuple[Region, ...]:
-    """Each blob has a record of 64 bytes before it: a mark, its type, its size and its place (MIL's blob format 2)."""
-    regions, at = [], BLOB_ALIGNMENT
-    while at + BLOB.size <= len(file):
-        sentinel, kind, size, offset = BLOB.unpack_from(file, at)
-        if sentinel != BLOB_SENTINEL or not at + BLOB_ALIGNMENT <= offset <= offset + size <= len(file):
-            break
-        if kind == BLOB_FLOAT32:
-            regions.append(Region(offset, size // 4))
-        end = offset + size
-        at = end + -end % BLOB_ALIGNMENT
-    return tuple(regions)

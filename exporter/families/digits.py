@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from exporter.families import packaged
-from exporter.load import Source
+from exporter.families.packaged import packaged
+from exporter.sources.source import Source
 from runtimes.processing.preprocessor import Image
 
 SIDE = 32

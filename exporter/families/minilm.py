@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from exporter.load import Source, weights_facts
 from exporter.sources.huggingface import SENTENCES, tokenize
+from exporter.sources.source import Source
+from exporter.sources.weights import weights_facts
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import Embedding, Preprocessor, Text
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from exporter.families import packaged
-from exporter.load import Source
+from exporter.families.packaged import packaged
+from exporter.sources.source import Source
 from runtimes.processing.preprocessor import Series
 
 EPSILON = 1e-5

@@ -1,18 +1,42 @@
-"""TFLite files as the objects of their schema, and back to bytes that kernels accept."""
+"""Reads TFLite files, as the objects of their schema."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import flatbuffers
 import numpy as np
+
+from exporter.formats.contents import Constant, Contents, Graph, Input, Operation, Reader, Region, StoredTensor
+from exporter.formats.snippet import FIRST_INPUTS
+from runtimes.errors import BadInput
+from runtimes.mil.weights import unpack_bits
+from runtimes.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
 
 FILE_IDENTIFIER = b"TFL3"
-BUFFER_ALIGNMENT = 16
+
+READERS_OF_WEIGHTS: dict[str, set[Input]] = {
+    "linear": {("FULLY_CONNECTED", 1), ("BATCH_MATMUL", 0), ("BATCH_MATMUL", 1)},
+    "conv": {("CONV_2D", 1), ("DEPTHWISE_CONV_2D", 1), ("TRANSPOSE_CONV", 1), ("CONV_3D", 1)},
+    "embedding": {("EMBEDDING_LOOKUP", 1), ("GATHER", 0)},
+}
+PASSED_ON: set[Input] = {(op, 0) for op in ("DEQUANTIZE", "TRANSPOSE", "RESHAPE")}
+
+
+def read_file(path: Path) -> schema.ModelT:
+    """The model of a file.
+
+    Raises BadInput for bytes without TFLite's mark.
+    """
+    content = path.read_bytes()
+    if content[4:8] != FILE_IDENTIFIER:
+        raise BadInput("not a TFLite file", where=str(path), remedy="export the model again")
+    return read(content)
 
 
 def read(content: bytes) -> schema.ModelT:
@@ -26,29 +50,6 @@ def read(content: bytes) -> schema.ModelT:
     return model
 
 
-def write(model: schema.ModelT) -> bytes:
-    """The bytes of a model's file; the same model gives the same bytes."""
-    for buffer in model.buffers:
-        buffer.Pack = _pack_aligned.__get__(buffer)
-    builder = _Builder(sum(len(b.data) for b in model.buffers if b.data is not None) + 4096)
-    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
-    return bytes(builder.Output())
-
-
-class _Builder(flatbuffers.Builder):
-    """Stores equal vectors once: of twelve bytes that a channel's scale and zero point take, eight are always zero."""
-
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__(size_bytes)
-        self._made: dict[tuple[str, bytes], int] = {}
-
-    def CreateNumpyVector(self, x: np.ndarray) -> int:
-        key = x.dtype.str, x.tobytes()
-        if key not in self._made:
-            self._made[key] = super().CreateNumpyVector(x)
-        return self._made[key]
-
-
 def constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
     """The value of a float32 or int32 tensor that the file holds, of the tensor's own shape; None for any other."""
     from ai_edge_litert import schema_py_generated as schema
@@ -58,35 +59,6 @@ def constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
     if dtype is None or data is None or not len(data):
         return None
     return np.asarray(data, np.uint8).view(dtype).reshape(() if tensor.shape is None else tuple(tensor.shape))
-
-
-def add_tensor(
-    model: schema.ModelT, graph: schema.SubGraphT, name: bytes, shape: tuple[int, ...], value: np.ndarray | None = None
-) -> int:
-    """Add a float32 tensor to a graph, with its constant value where one is given; its index."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    tensor, buffer = schema.TensorT(), schema.BufferT()
-    tensor.name, tensor.shape, tensor.type = name, np.array(shape, np.int32), schema.TensorType.FLOAT32
-    if value is not None:
-        buffer.data = value.astype(np.float32).view(np.uint8)
-    tensor.buffer = len(model.buffers)
-    model.buffers.append(buffer)
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
-def operator_code(model: schema.ModelT, builtin: int) -> int:
-    """The index of an operator (a value of `BuiltinOperator`) among the model's codes, to which it may be added."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    for i, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-            return i
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
@@ -102,18 +74,135 @@ def _operator_names() -> dict[int, str]:
     return {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 
-def _pack_aligned(buffer: schema.BufferT, builder: flatbuffers.Builder) -> int:
-    """BufferT.Pack with the schema's `force_align: 16`, which flatbuffers' Python code ignores and kernels rely on."""
+@functools.cache
+def type_names() -> dict[int, str]:
+    """The schema's types by number: FLOAT32."""
     from ai_edge_litert import schema_py_generated as schema
 
-    data = None
-    if buffer.data is not None and len(buffer.data):
-        raw = np.asarray(buffer.data, dtype=np.uint8).tobytes()
-        builder.StartVector(1, len(raw), BUFFER_ALIGNMENT)
-        builder.head = builder.Head() - len(raw)
-        builder.Bytes[builder.Head() : builder.Head() + len(raw)] = raw
-        data = builder.EndVector()
-    schema.BufferStart(builder)
-    if data is not None:
-        schema.BufferAddData(builder, data)
-    return schema.BufferEnd(builder)
+    return {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+
+
+def contents(path: Path) -> Contents:
+    """See `Reader`."""
+    model = read_file(path)
+    dtypes = {value: name.lower() for value, name in type_names().items()}
+    graph = model.subgraphs[0]
+
+    def spec(entry: schema.TensorMapT) -> TensorSpec:
+        tensor = graph.tensors[entry.tensorIndex]
+        lengths = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+        shape = tuple(int(d) if d >= 0 else f"axis{i}" for i, d in enumerate(lengths if lengths is not None else ()))
+        return TensorSpec(entry.name.decode(), dtypes[tensor.type], shape)
+
+    def operation(node: schema.OperatorT) -> str:
+        name = operator_name(model, node)
+        return f"CUSTOM {model.operatorCodes[node.opcodeIndex].customCode.decode()}" if name == "CUSTOM" else name
+
+    sizes = [0 if buffer.data is None else len(buffer.data) for buffer in model.buffers]
+    tensors = {
+        t.buffer: StoredTensor(t.name.decode(), dtypes[t.type], tuple(map(int, t.shape)), sizes[t.buffer])
+        for subgraph in model.subgraphs
+        for t in subgraph.tensors
+        if sizes[t.buffer]
+    }
+    metadata = {
+        entry.name.decode(): bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode(errors="replace")
+        for entry in model.metadata or []
+    }
+    key = model.signatureDefs[0]
+    signature = Signature(tuple(map(spec, key.inputs)), tuple(map(spec, key.outputs)))
+    operations = tuple(operation(node) for subgraph in model.subgraphs for node in subgraph.operators)
+    return Contents(signature, operations, tuple(tensors.values()), metadata)
+
+
+def graph(path: Path) -> Graph:
+    """See `Reader`."""
+    model = read_file(path)
+    types = {value: name.lower() for value, name in type_names().items()}
+    found: dict[int, Constant] = {}
+    operations = []
+    for number, graph in enumerate(model.subgraphs):
+        for tensor in graph.tensors:
+            data, dtype = model.buffers[tensor.buffer].data, types[tensor.type]
+            if data is None or not len(data) or dtype == "string":
+                continue
+            raw = np.asarray(data, np.uint8)
+            bits = {"int4": 4, "int2": 2}.get(dtype, 0)
+            shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
+            flat = unpack_bits(raw, bits, math.prod(shape), signed=True) if bits else raw.view(np.dtype(dtype))
+            values = flat.reshape(shape)
+            name = f"buffer {tensor.buffer}"
+            found[tensor.buffer] = Constant(name, dtype, bits or 8 * values.itemsize, values, len(raw))
+
+        def named(tensor: int, graph: Any = graph, number: int = number) -> str:
+            buffer = graph.tensors[tensor].buffer
+            return f"buffer {buffer}" if buffer in found else f"tensor {number}/{tensor}"
+
+        operations += [
+            Operation(
+                operator_name(model, operator),
+                {i: named(tensor) for i, tensor in enumerate(operator.inputs) if tensor >= 0},
+                tuple(named(tensor) for tensor in operator.outputs),
+            )
+            for operator in graph.operators
+        ]
+    return Graph(tuple(found.values()), tuple(operations))
+
+
+def sparse_bytes(values: np.ndarray) -> int:
+    """SparsityParameters with all dimensions dense but the last, which is SPARSE_CSR.
+
+    (schema.fbs.) That is one segment a row of the last dimension, rows + 1 in all, an index within its row of each
+    nonzero, and the nonzeros. Segments and indices each lie in the narrowest of the schema's three vectors that holds
+    their largest: Uint8Vector, Uint16Vector, Int32Vector. The flatbuffer's own tables are not counted.
+    """
+    columns = values.shape[-1] if values.ndim else 1
+    rows = values.size // max(columns, 1)
+    nonzero = int(np.count_nonzero(values))
+    return nonzero * (values.itemsize + _index_bytes(columns - 1)) + (rows + 1) * _index_bytes(nonzero)
+
+
+def _index_bytes(largest: int) -> int:
+    return 1 if largest <= 0xFF else 2 if largest <= 0xFFFF else 4
+
+
+def regions(file: bytes) -> tuple[Region, ...]:
+    """See `Reader`."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(file, 0)
+    floats = {
+        graph.Tensors(i).Buffer()
+        for graph in (model.Subgraphs(s) for s in range(model.SubgraphsLength()))
+        for i in range(graph.TensorsLength())
+        if graph.Tensors(i).Type() == schema.TensorType.FLOAT32
+    }
+    found = set()
+    for i in floats:
+        buffer = model.Buffers(i)
+        field = buffer._tab.Offset(4)
+        if field and buffer.DataLength():
+            found.add(Region(buffer._tab.Vector(field), buffer.DataLength() // 4))
+    return tuple(sorted(found, key=lambda region: region.offset))
+
+
+def snippet(low_bit: bool) -> str:
+    """See `Reader`."""
+    return f"""```python
+import numpy as np, ai_edge_litert.interpreter as litert
+runner = litert.Interpreter("model.tflite").get_signature_runner()
+inputs = {FIRST_INPUTS}
+outputs = runner(**{{k: inputs[k].astype(d["dtype"]) for k, d in runner.get_input_details().items()}})
+```"""
+
+
+READER = Reader(
+    contents=contents,
+    graph=graph,
+    readers_of_weights=READERS_OF_WEIGHTS,
+    passed_on=PASSED_ON,
+    sparse_bytes=sparse_bytes,
+    regions=regions,
+    tensors_in=".tflite",
+    snippet=snippet,
+)

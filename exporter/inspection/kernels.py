@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from exporter.inspection import coreml_kernels, onnx_kernels, tflite_kernels
 from exporter.processes.children import Children, memory_limit_bytes
 from runtimes import child
 from runtimes.bundle import from_json
@@ -15,12 +15,12 @@ from runtimes.kernels import KernelTruth
 from runtimes.session import format_of
 
 TIMEOUT_S = 600.0
-KERNELS = {
-    "onnx": "exporter.inspection.onnx_kernels",
-    "tflite": "exporter.inspection.tflite_kernels",
-    "coreml": "exporter.inspection.coreml_kernels",
+KERNELS: dict[str, Callable[[Path], KernelTruth]] = {
+    "onnx": onnx_kernels.kernels,
+    "tflite": tflite_kernels.kernels,
+    "coreml": coreml_kernels.kernels,
 }
-"""format -> module with `kernels(path) -> KernelTruth`."""
+"""By format: how its kernels are found."""
 
 
 def kernels_of(path: Path) -> KernelTruth | str:
@@ -39,7 +39,7 @@ def kernels_of(path: Path) -> KernelTruth | str:
 def find(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The child's side of `kernels_of`."""
     path = Path(job["path"])
-    return asdict(importlib.import_module(KERNELS[format_of(path)]).kernels(path))
+    return asdict(KERNELS[format_of(path)](path))
 
 
 def in_words(found: KernelTruth | str) -> list[str]:

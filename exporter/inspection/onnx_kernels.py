@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.formats.onnx_file import read
 from runtimes.errors import BadInput
 from runtimes.kernels import KernelTruth
 
@@ -35,17 +36,14 @@ def kernels(path: Path) -> KernelTruth:
     A weight that is stored as codes and is floating point in that graph was dequantized when the file was loaded.
     Raises BadInput for what is no ONNX file, or what onnxruntime cannot load or run.
     """
-    import onnx
-    import onnx_ir as ir
-
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         try:
             times = _profile(path, optimized)
         except Exception as error:  # onnxruntime raises a family of its own without a common base
             raise BadInput(f"onnxruntime cannot run it: {error}", where=str(path), remedy="export it again") from error
-        stored = ir.from_proto(onnx.load(path)).graph
-        used = ir.from_proto(onnx.load(optimized)).graph
+        stored = read(path).graph
+        used = read(optimized).graph
     readers = _readers(used)
     reading = {node.name for nodes in readers.values() for node in nodes}
     codes, floats = (

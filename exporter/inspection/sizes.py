@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from exporter.inspection.stored import KINDS, OTHER, Constant, stored_constants
+from exporter.formats.contents import KINDS, OTHER, Constant
+from exporter.formats.readers import READERS
+from exporter.inspection.stored import stored_constants
 from runtimes.bundle import digest
 from runtimes.session import format_of
 
@@ -41,7 +43,7 @@ def sizes_of(path: Path) -> Sizes:
     """
     size_bytes = digest(path)[0]
     constants = stored_constants(path)
-    encoded = SPARSE_BYTES[format_of(path)]
+    encoded = READERS[format_of(path)].sparse_bytes
     saved = sum(
         max(0, constant.size_bytes - encoded(constant.values))
         for constant, kind in constants
@@ -61,47 +63,6 @@ def gzip_bytes(path: Path) -> int:
                 total += len(compressor.compress(chunk))
         total += len(compressor.flush())
     return total
-
-
-def onnx_sparse_bytes(values: np.ndarray) -> int:
-    """A SparseTensorProto: of each nonzero its value, and int64 its index into the flattened tensor.
-
-    (onnx.proto: `indices` of shape [NNZ] are linearized.) With float32 it is smaller than dense below one third.
-    """
-    return int(np.count_nonzero(values)) * (values.itemsize + 8)
-
-
-def tflite_sparse_bytes(values: np.ndarray) -> int:
-    """SparsityParameters with all dimensions dense but the last, which is SPARSE_CSR.
-
-    (schema.fbs.) That is one segment a row of the last dimension, rows + 1 in all, an index within its row of each
-    nonzero, and the nonzeros. Segments and indices each lie in the narrowest of the schema's three vectors that holds
-    their largest: Uint8Vector, Uint16Vector, Int32Vector. The flatbuffer's own tables are not counted.
-    """
-    columns = values.shape[-1] if values.ndim else 1
-    rows = values.size // max(columns, 1)
-    nonzero = int(np.count_nonzero(values))
-    return nonzero * (values.itemsize + _index_bytes(columns - 1)) + (rows + 1) * _index_bytes(nonzero)
-
-
-def _index_bytes(largest: int) -> int:
-    return 1 if largest <= 0xFF else 2 if largest <= 0xFFFF else 4
-
-
-def coreml_sparse_bytes(values: np.ndarray) -> int:
-    """A constexpr_sparse_to_dense: a mask of one bit an element, padded to whole bytes, and the nonzeros."""
-    return -(-values.size // 8) + int(np.count_nonzero(values)) * values.itemsize
-
-
-SPARSE_BYTES: dict[str, Callable[[np.ndarray], int]] = {
-    "onnx": onnx_sparse_bytes,
-    "tflite": tflite_sparse_bytes,
-    "coreml": coreml_sparse_bytes,
-}
-"""format -> the bytes that a tensor of these values takes in its own sparse encoding, index overhead counted.
-
-Packed codes of fewer than 8 bits have none: the value of an element is less than what an index takes.
-"""
 
 
 def waterfall(constants: Sequence[tuple[Constant, str]], size_bytes: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtimes.errors import BadInput
+from exporter.formats.tflite_file import operator_name, read_file, type_names
 from runtimes.kernels import KernelTruth
 
 if TYPE_CHECKING:
@@ -37,12 +37,7 @@ def kernels(path: Path, seconds: float = 1.0) -> KernelTruth:
     Only for a file that has passed the gate, since a wrong kernel may crash the process. Raises BadInput for what is no
     TFLite file.
     """
-    from exporter.formats.tflite_file import FILE_IDENTIFIER, read
-
-    content = path.read_bytes()
-    if content[4:8] != FILE_IDENTIFIER:
-        raise BadInput("not a TFLite file", where=str(path), remedy="export the model again")
-    model = read(content)
+    model = read_file(path)
     counts = _counts(model)
     total = max(1, sum(counts.values()))
     part = _reading_codes(model)
@@ -50,19 +45,13 @@ def kernels(path: Path, seconds: float = 1.0) -> KernelTruth:
         low_bit_share=counts["low_bit"] / total,
         dequantized_share=counts["dequantized"] / total,
         float_share=counts["float"] / total,
-        time_share=0.0 if part is None else _time_share(part, content, seconds),
+        time_share=0.0 if part is None else _time_share(part, path.read_bytes(), seconds),
         note=NONE_READ if part is None else NOTE,
     )
 
 
-def _types() -> dict[int, str]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
-
-
 def _constants(model: schema.ModelT, graph: schema.SubGraphT, types: tuple[str, ...]) -> set[int]:
-    names = _types()
+    names = type_names()
     return {
         i
         for i, tensor in enumerate(graph.tensors)
@@ -72,8 +61,6 @@ def _constants(model: schema.ModelT, graph: schema.SubGraphT, types: tuple[str, 
 
 def _counts(model: schema.ModelT) -> dict[str, int]:
     """How many values of constants are read as codes, dequantized before use, and stored as floating point."""
-    from exporter.formats.tflite_file import operator_name
-
     counts: dict[str, int] = defaultdict(int)
     for graph in model.subgraphs:
         readers = defaultdict(set)
@@ -91,8 +78,6 @@ def _counts(model: schema.ModelT) -> dict[str, int]:
 
 def _reading_codes(model: schema.ModelT) -> schema.ModelT | None:
     """A model of nothing but the operators that read codes: what others give them becomes its inputs."""
-    from exporter.formats.tflite_file import operator_name
-
     part = copy.copy(model)
     graph = copy.copy(model.subgraphs[0])
     codes = _constants(model, graph, LOW_BIT_TYPES)
@@ -109,7 +94,7 @@ def _reading_codes(model: schema.ModelT) -> schema.ModelT | None:
 
 def _time_share(part: schema.ModelT, whole: bytes, seconds: float) -> float:
     """The median processor time of the part over that of the whole, which run in turns."""
-    from exporter.formats.tflite_file import write
+    from exporter.formats.tflite_writer import write
 
     runs = [_run(write(part)), _run(whole)]
     times: list[list[float]] = [[], []]

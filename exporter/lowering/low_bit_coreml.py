@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.low_bit.weight import LowBit, LowBitWeight
-from exporter.lowering import LoweringSettings
 from exporter.lowering.representation import COREML_PALETTE, Carried, representation
+from exporter.lowering.settings import CoreMlSettings
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program, Var
@@ -31,7 +31,7 @@ CODES_OF_PALETTE = (0, 1, 0, -1)
 """The palette that a ternary code, as an unsigned integer of two bits, is an index of; its third entry has no use."""
 
 
-def carry(program: Program, low_bit: LowBit, settings: LoweringSettings) -> tuple[Carried, ...]:
+def carry(program: Program, low_bit: LowBit, settings: CoreMlSettings) -> tuple[Carried, ...]:
     """Replace each constant of a converted MIL program that holds a low-bit weight; the program is changed in place.
 
     Says of each weight how it is stored; one that no constant holds stays in floating point, with the reason.
@@ -49,7 +49,7 @@ def carry(program: Program, low_bit: LowBit, settings: LoweringSettings) -> tupl
                 names, axes = _find(value, candidates)
                 if names:
                     weight = candidates[names[0]]
-                    _replace(operation, weight, axes, settings.min_ios)
+                    _replace(operation, weight, axes, settings.version)
                     stored.update(dict.fromkeys(names, representation("coreml", weight).name))
                     break
     return tuple(

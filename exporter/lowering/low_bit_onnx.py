@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.compression.analysis.emulation import grid_of
+from exporter.low_bit.grid import grid_of
 from exporter.low_bit.weight import LowBit, LowBitWeight, Range
 from exporter.lowering.onnx_graph import Found, Writer, only_reader, replace_value
 from exporter.lowering.representation import Carried, representation

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.compression.analysis.emulation import grid_of
-from exporter.formats.tflite_file import add_tensor, constant, operator_code, operator_name, read, write
+from exporter.formats.tflite_file import constant, operator_name, read
+from exporter.formats.tflite_writer import add_tensor, operator_code, write
+from exporter.low_bit.grid import grid_of
 from exporter.low_bit.weight import LowBit, LowBitWeight, Range
 from exporter.lowering.representation import Carried, Representation, representation
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.compression.analysis.emulation import Grid, grid_of
+from exporter.low_bit.grid import Grid, grid_of
 from exporter.low_bit.weight import LowBitWeight, Range
 from exporter.lowering.representation import Carried
 

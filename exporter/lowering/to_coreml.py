@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from torch._decomp import core_aten_decompositions  # noqa: F401  (registers the
 from torch.fx import Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.decompositions import ACTIVATIONS, ALPHA, INEXACT, REFUSED
 from exporter.lowering.low_bit_coreml import carry
 from exporter.lowering.representation import Carried
+from exporter.lowering.settings import CoreMlSettings
+from exporter.lowering.target import Unsupported, refusals
 from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 
@@ -50,7 +52,7 @@ ALIASES = (aten.clone.default, aten.detach.default, aten.contiguous.default)
 """Operations that coremltools takes for their own input."""
 
 
-def prepare(program: Program, settings: LoweringSettings) -> Program:
+def prepare(program: Program, settings: CoreMlSettings) -> Program:
     """Decompose composite operations, and those that coremltools takes from no exported program, or takes wrongly."""
     known = {**torch._decomp.decomposition_table, **torch.export.default_decompositions()}
     table = {op: known[op] for op in (*RECURRENT, *MISREAD)}
@@ -126,14 +128,14 @@ def unsupported(program: Program) -> tuple[Unsupported, ...]:
     return (*inputs, *refusals("coreml", nodes, remedy))
 
 
-def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Carried, ...]:
+def lower(program: Program, path: Path, settings: CoreMlSettings, metadata: Mapping[str, str]) -> tuple[Carried, ...]:
     """Write a prepared program as an .mlpackage folder at `path`, with the same bytes for the same program.
 
     Raises UnsupportedOperation where coremltools refuses an operation.
     """
     import coremltools as ct
 
-    target = getattr(ct.target, f"iOS{settings.min_ios}")
+    target = getattr(ct.target, f"iOS{settings.version}")
     converted = _converted(program, settings, target)
     carried = carry(converted, program.low_bit, settings)
     model = ct.convert(
@@ -143,13 +145,13 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Car
         pass_pipeline=ct.PassPipeline.EMPTY,  # all are done
         skip_model_load=True,
     )
-    model.user_defined_metadata.update(settings.metadata)
+    model.user_defined_metadata.update(metadata)
     model.save(str(path))
     _settle(path)
     return carried
 
 
-def _converted(program: Program, settings: LoweringSettings, target: Any) -> MilProgram:
+def _converted(program: Program, settings: CoreMlSettings, target: Any) -> MilProgram:
     import coremltools as ct
 
     try:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.lowering import LoweringSettings, Unsupported, refusals
 from exporter.lowering.low_bit_onnx import carry
 from exporter.lowering.representation import Carried
+from exporter.lowering.settings import OnnxSettings
+from exporter.lowering.target import Unsupported, refusals
 from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 
@@ -33,11 +35,11 @@ def translations(opset: int) -> Any:
     return _registration.ONNXRegistry.from_torchlib(opset)
 
 
-def prepare(program: Program, settings: LoweringSettings) -> Program:
+def prepare(program: Program, settings: OnnxSettings) -> Program:
     """Decompose into the operations that torch.onnx translates (torch.onnx.export's own first step)."""
     from torch.onnx._internal.exporter import _core
 
-    opset = min(max(TORCHLIB_OPSET, settings.opset), HIGHEST_OPSET)
+    opset = min(max(TORCHLIB_OPSET, settings.version), HIGHEST_OPSET)
     exported = _core._prepare_exported_program_for_export(program.exported, registry=translations(opset))
     return Program(exported, program.signature, program.low_bit)
 
@@ -55,7 +57,7 @@ def unsupported(program: Program) -> tuple[Unsupported, ...]:
     return refusals("onnx", nodes, "rewrite that line with operations ONNX has, or leave out --target onnx")
 
 
-def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Carried, ...]:
+def lower(program: Program, path: Path, settings: OnnxSettings, metadata: Mapping[str, str]) -> tuple[Carried, ...]:
     """Write the program as an ONNX file at `path`; dynamic axes get the names of the signature.
 
     Returns how each of the program's low-bit weights is stored. Raises UnsupportedOperation where the exporter cannot
@@ -70,7 +72,7 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Car
             dynamo=True,
             optimize=True,
             verify=False,
-            opset_version=min(settings.opset, HIGHEST_OPSET),
+            opset_version=min(settings.version, HIGHEST_OPSET),
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
         )
@@ -88,7 +90,7 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Car
     DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # folding copies weights that are used twice
     carried = carry(model, program.low_bit)
     NameFixPass()(model)  # an output may have the name of an operation
-    model.metadata_props.update(settings.metadata)
+    model.metadata_props.update(metadata)
     model.producer_version = torch.__version__
     converted.save(str(path), external_data=False)
     return carried

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from exporter.formats.tflite_file import read, write
-from exporter.lowering import LoweringSettings, Unsupported, refusals
+from exporter.formats.tflite_file import read
+from exporter.formats.tflite_writer import write
 from exporter.lowering.decompositions import ALPHA, DOUBLED, FOLDED
 from exporter.lowering.low_bit_tflite import carry
 from exporter.lowering.representation import Carried
+from exporter.lowering.settings import TfliteSettings
+from exporter.lowering.target import Unsupported, refusals
 from exporter.tracing.program import Program
 from runtimes.errors import UnsupportedOperation
 
 SIGNATURE_KEY = "serving_default"
 
 
-def prepare(program: Program, settings: LoweringSettings) -> Program:
+def prepare(program: Program, settings: TfliteSettings) -> Program:
     """Decompose into the operations litert-torch lowers, and run its graph passes (litert_torch.convert's own road)."""
     from litert_torch import fx_infra
     from litert_torch._convert import core
@@ -56,7 +59,7 @@ def unsupported(program: Program) -> tuple[Unsupported, ...]:
     return refusals("tflite", nodes, "rewrite that line with operations TFLite has, or leave out --target tflite")
 
 
-def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Carried, ...]:
+def lower(program: Program, path: Path, settings: TfliteSettings, metadata: Mapping[str, str]) -> tuple[Carried, ...]:
     """Write a prepared program as a TFLite file at `path`, with one signature and the metadata.
 
     Returns how each of the program's low-bit weights is stored. Raises UnsupportedOperation where the converter refuses
@@ -86,11 +89,11 @@ def lower(program: Program, path: Path, settings: LoweringSettings) -> tuple[Car
             remedy="rewrite the operation it names, or leave out --target tflite",
         ) from error
     content, carried = carry(content, program.low_bit)
-    path.write_bytes(_with_metadata(content, settings.metadata))
+    path.write_bytes(_with_metadata(content, metadata))
     return carried
 
 
-def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
     """The same model with each entry as a metadata buffer of its own."""
     from ai_edge_litert import schema_py_generated as schema
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from exporter.modules.weight_uses import Use, watched_weights
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d

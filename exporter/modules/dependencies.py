@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from exporter.modules.structure import HEAD_COUNTS, HEAD_WIDTHS, Cut, Group, masked, sliced
 from exporter.modules.weight_uses import weight_uses
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

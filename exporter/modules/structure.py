@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 
 HEAD_WIDTHS = ("head_width", "head_dim", "head_size", "attention_head_size", "dim_head")
 HEAD_COUNTS = ("num_heads", "heads", "n_heads", "num_attention_heads")

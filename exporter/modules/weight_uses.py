@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 from runtimes.errors import BadInput
 
 FUNCTIONS = {"linear": "linear", "conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "embedding": "embedding"}

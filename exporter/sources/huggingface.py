@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.load import Source, weights_facts
 from exporter.sources.preprocessing import NotDescribed, of_image_processor, of_tokenizer
+from exporter.sources.source import Source
+from exporter.sources.weights import weights_facts
 from runtimes.errors import BadInput
 
 if TYPE_CHECKING:

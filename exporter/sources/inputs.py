@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,8 +10,10 @@ import torch
 from benchmarks.agent.samples import named_for
 from benchmarks.tasks import Task
 from benchmarks.tasks.scores import WITHOUT_CLASS
-from exporter.load import Source, randomized, reshaped
-from exporter.tracing.program import LIBRARIES, DynamicAxis, FlatModule, Tensors
+from exporter.sources.source import Source
+from exporter.tracing.flat_module import FlatModule, Tensors
+from exporter.tracing.program import DynamicAxis
+from exporter.tracing.user_code import line_of
 from runtimes.errors import BadInput
 
 SAMPLES = 3
@@ -45,11 +47,11 @@ def with_free_axes(example: Tensors, dynamic: list[DynamicAxis]) -> Tensors:
 
 
 def golden_inputs(
-    source: Source, task: Task | None, example: Tensors, asked: Tensors, dynamic: list[DynamicAxis]
+    source: Source, task: Task | None, example: Tensors, given: Tensors, dynamic: list[DynamicAxis]
 ) -> tuple[Tensors, ...]:
     """At least three sets of inputs: the source's real ones, else the task's, else the example and others like it.
 
-    With dynamic axes, one more set in which they have another length: 1 where the user's own, `asked`, have it.
+    With dynamic axes, one more set in which they have another length: 1 where the user's, those of `given`, have it.
     """
 
     def sample_sets(like: Tensors, count: int) -> tuple[Tensors, ...]:
@@ -64,8 +66,8 @@ def golden_inputs(
         return samples
     shapes = {name: list(value.shape) for name, value in example.items()}
     for axis in dynamic:
-        own, length = asked[axis.input].shape[axis.axis], shapes[axis.input][axis.axis]
-        shapes[axis.input][axis.axis] = 1 if own == 1 else length // 2 if length >= 4 else length + 1
+        given_length, length = given[axis.input].shape[axis.axis], shapes[axis.input][axis.axis]
+        shapes[axis.input][axis.axis] = 1 if given_length == 1 else length // 2 if length >= 4 else length + 1
     other = {name: reshaped(value, tuple(shapes[name]), name) for name, value in example.items()}
     return (*samples, *sample_sets(other, 1))
 
@@ -81,11 +83,10 @@ def reference(flat: FlatModule, sample: Tensors) -> Tensors:
     except BadInput:
         raise
     except Exception as error:  # whatever the user's forward() raises
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(LIBRARIES)]
         shapes = ", ".join(f"{name}={list(value.shape)}" for name, value in sample.items())
         raise BadInput(
             f"forward() raised {type(error).__name__} on inputs {shapes}: {str(error)[:200]}",
-            where=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
+            where=line_of(error)[0],
             remedy="give inputs, --input-shape and --dynamic that the model takes",
         ) from error
     for name, value in outputs.items():
@@ -142,3 +143,38 @@ def check_task(flat: FlatModule, task: Task, example: Tensors) -> str:
         f"warning: the task has {len(task.classes)} classes and the model {len(task.classes) + surplus}; label i is "
         "taken for the model's output i, and any of the others counts as wrong"
     )
+
+
+def randomized(example: Tensors, seed: int) -> Tensors:
+    """Other inputs like `example`: floats of its mean and spread, integers between its least and largest value."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def like(value: torch.Tensor) -> torch.Tensor:
+        if value.is_floating_point():
+            spread = float(value.std()) if value.numel() > 1 and value.std() > 0 else 1.0
+            return torch.randn(value.shape, generator=generator) * spread + float(value.mean())
+        if value.dtype == torch.bool:
+            return value
+        low, high = (int(value.min()), int(value.max())) if value.numel() else (0, 0)
+        return torch.randint(low, high + 1, value.shape, generator=generator).to(value.dtype)
+
+    return {name: like(value) for name, value in example.items()}
+
+
+def reshaped(value: torch.Tensor, shape: tuple[int, ...], name: str) -> torch.Tensor:
+    """A tensor of `shape` with the kind of values of `value`.
+
+    Raises BadInput for a shape of another rank, with an empty axis, or of more than 1 GiB.
+    """
+    if len(shape) != value.ndim:
+        raise BadInput(
+            f"input {name!r} has {value.ndim} axes, not {len(shape)}",
+            where="--input-shape",
+            remedy=f"give {value.ndim} lengths, as in {name}={','.join(map(str, value.shape))}",
+        )
+    if any(length < 1 for length in shape) or math.prod(shape) * value.element_size() > 2**30:
+        raise BadInput(
+            f"input {name!r} cannot have shape {list(shape)}", where="--input-shape", remedy="use sane lengths"
+        )
+    flat = value.reshape(-1)
+    return flat.repeat(-(-math.prod(shape) // max(1, flat.numel())))[: math.prod(shape)].reshape(shape)

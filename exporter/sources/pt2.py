@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from exporter.sources.source import Source
+from exporter.sources.weights import weights_facts
 from runtimes.errors import BadInput
 
 REMEDY = "save it again with torch.export.save of this torch version, with plain tensors as weights and inputs"
@@ -45,7 +47,29 @@ FUNCTIONS = re.compile(r"[A-Z]\w*")
 """sympy's own are classes: Symbol, Mul, FloorDiv; the built-in functions, which sympy also offers, are not."""
 
 
-def load(path: Path) -> torch.export.ExportedProgram:
+def load(path: Path) -> Source:
+    """A program that torch.export.save wrote."""
+    exported = read_program(path)
+    args, kwargs = exported.example_inputs or ((), {})
+    if not args and not kwargs:
+        raise BadInput("the program holds no example inputs", where=str(path), remedy="save it again with them")
+    module = exported.module(check_guards=False)  # guards are Python source inside the file
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.detach_.default:  # of torch.tensor() in forward(); cannot be traced again
+            node.target = torch.ops.aten.detach.default
+    module.recompile()
+    return Source(
+        name=path.stem,
+        kind="pt2",
+        module=module,
+        args=args,
+        kwargs=kwargs,
+        weights="pretrained",
+        **weights_facts(module),
+    )
+
+
+def read_program(path: Path) -> torch.export.ExportedProgram:
     """The program that torch.export.save wrote.
 
     Raises BadInput when the file is missing, damaged, or holds anything but plain tensors and torch's own operations.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ import torch
 from benchmarks.tasks import Task
 from exporter.compression.analysis.emulation import emulated, quantization_noise
 from exporter.compression.model import Context, Model, PassReport
-from exporter.compression.recipe import Recipe, apply
+from exporter.compression.recipe import Recipe, Step, apply
 from exporter.lowering.representation import representation
+from exporter.lowering.target import TARGETS
+from exporter.processes.messages import is_posted
 from exporter.sources.inputs import reference
-from exporter.stages.snapshot import ORIGINAL, PROGRAM, Snapshot, TargetNeeds, folder_of
-from exporter.tracing.program import DynamicAxis, FlatModule, Tensors, check_operations, operations, save_program, trace
+from exporter.stages.snapshot import ORIGINAL, PROGRAM, STOP, Snapshot, TargetNeeds, folder_of
+from exporter.tracing.flat_module import FlatModule, Tensors
+from exporter.tracing.program import DynamicAxis, check_operations, operations, save_program, trace
 from runtimes.bundle import GOLDEN
+from runtimes.errors import PocketshipError
 from runtimes.golden import Golden, write_golden
 from runtimes.types import RecipeStep
 
@@ -27,8 +32,6 @@ DYNAMIC_MARGIN = 2.0
 STATIC_MARGIN = 1.5
 """Integer kernels also round their bias and their scales, which we do not emulate."""
 LABELS = {8: "int8", 4: "int4", 2: "ternary"}
-STOP = "stop"
-"""A file of this name in the work folder ends training: the user pressed Ctrl-C."""
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -51,21 +54,49 @@ def compress(flat: FlatModule, recipe: Recipe, task: Task | None, seed: int, pro
         emit({"progress": [label, done, total]})
 
     def stopped() -> bool:
-        return (proofs.work / STOP).exists()
+        return is_posted(proofs.work / STOP)
 
     started = time.monotonic()
     model = Model(flat)
     context = Context(flat, task, seed, progress, stopped)
-    original = take_snapshot(0, model, None, proofs)
-    detail = f"{original.operations} operations"
+    snapshot = take_snapshot(0, model, None, proofs)
+    detail = f"{snapshot.operations} operations"
     emit({"stage": "trace", "seconds": time.monotonic() - started, "detail": detail})
-    emit({"snapshot": asdict(original)})
+    emit({"snapshot": asdict(snapshot)})
     for i, step in enumerate(recipe.steps, 1):
         started = time.monotonic()
-        model, report = apply(step, model, context)
+        with _named(step, recipe.steps[: i - 1]):
+            model, report = apply(step, model, context)
         seconds = time.monotonic() - started
         emit({"stage": report.name, "seconds": seconds, "detail": report.notes[0] if report.notes else "done"})
-        emit({"snapshot": asdict(take_snapshot(i, model, report, proofs))})
+        snapshot = take_snapshot(i, model, report, proofs) if report.changed else _unchanged(i, snapshot, report)
+        emit({"snapshot": asdict(snapshot)})
+
+
+@contextmanager
+def _named(step: Step, before: Sequence[Step]) -> Iterator[None]:
+    """Make an error name the pass that it came from, and the passes before it."""
+    after = f" after {', '.join(earlier.name for earlier in before)}" if before else ""
+    place = f"pass {step.name}{after}"
+    try:
+        yield
+    except PocketshipError as error:
+        where = f"{place}: {error.where}" if error.where else place
+        raise type(error)(error.what, where=where, remedy=error.remedy) from error
+    except MemoryError:  # an outcome of its own
+        raise
+    except Exception as error:  # a fault of ours, or of a library in the user's data
+        raise RuntimeError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+def _unchanged(index: int, snapshot: Snapshot, report: PassReport) -> Snapshot:
+    """The snapshot after a pass that changed nothing: that before it, by another name."""
+    same_as = snapshot.index if snapshot.same_as is None else snapshot.same_as
+    return replace(snapshot, index=index, name=report.name, step=_step(report), same_as=same_as)
+
+
+def _step(report: PassReport) -> RecipeStep:
+    return RecipeStep(report.name, dict(report.settings), report.notes)
 
 
 def take_snapshot(index: int, model: Model, report: PassReport | None, proofs: Proofs) -> Snapshot:
@@ -87,7 +118,7 @@ def take_snapshot(index: int, model: Model, report: PassReport | None, proofs: P
         parameters=sum(p.numel() for p in parameters),
         nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
         targets={target: needs_of(target, model, proofs.inputs, folder) for target in proofs.targets},
-        step=RecipeStep(report.name, dict(report.settings), report.notes) if report else None,
+        step=_step(report) if report else None,
     )
 
 
@@ -109,7 +140,7 @@ def needs_of(target: str, model: Model, inputs: tuple[Tensors, ...], folder: Pat
     chosen = {name: representation(target, weight) for name, weight in model.low_bit.items()}
     effective = {n: replace(w, activations=chosen[n].activations) for n, w in model.low_bit.items()}
     kinds = {weight.activations for weight in effective.values()}
-    needs = TargetNeeds(opset=max(r.opset for r in chosen.values()), min_ios=max(r.min_ios for r in chosen.values()))
+    needs = TargetNeeds(version=max(map(TARGETS[target].settings.version_of, chosen.values())))
     if kinds == {"float"}:
         return needs
     noise = quantization_noise(model.flat, effective, inputs)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from benchmarks.evaluate import Evaluation, answers, as_reference, judged
 from benchmarks.measure import NotTimed, measure
 from benchmarks.results.stats import in_words
 from benchmarks.tasks import Task, load_task
 from exporter.ledger.rows import latency_of, ledger_row, speedup_in
-from exporter.processes.children import Children
-from exporter.stages.options import Options
+from exporter.stages.progress import Stage
+from exporter.stages.run import Run
 from exporter.stages.snapshot import folder_of
-from exporter.stages.targets import OnProgress, OnStage, Proven, Stage
+from exporter.stages.targets import Proven
 from runtimes.bundle import GOLDEN
 from runtimes.types import Accuracy, Latency, LedgerRow
 
@@ -26,51 +25,40 @@ EVALUATION_S = 60.0
 """For an artifact; one that needs longer is judged by the samples it did, and says how many."""
 
 
-def fill_ledger(
-    proven: Sequence[Proven],
-    options: Options,
-    work: Path,
-    children: Children,
-    on_stage: OnStage,
-    on_progress: OnProgress,
-) -> tuple[LedgerRow, ...]:
+def fill_ledger(proven: Sequence[Proven], run: Run) -> tuple[LedgerRow, ...]:
     """One row for each artifact of each stage: format by format, the original first."""
-    task = load_task(options.data) if options.data else None
+    task = load_task(run.options.data) if run.options.data else None
     rows: list[LedgerRow] = []
-    for target in options.targets:
-        own = [p for p in proven if p.artifact.format == target]
+    for target in run.options.targets:
+        of_target = [p for p in proven if p.artifact.format == target]
         started = time.monotonic()
-        latencies = _latencies(own, work, children, on_progress)
-        accuracies = _accuracies(own, task, work, children, on_progress)
-        for p, accuracy, latency in zip(own, accuracies, latencies, strict=True):
+        latencies = _latencies(of_target, run)
+        accuracies = _accuracies(of_target, task, run)
+        for p, accuracy, latency in zip(of_target, accuracies, latencies, strict=True):
             after = p.snapshot
             row = ledger_row(
                 after.index, after.name, target, after.parameters, after.nonzero, p.path, accuracy, latency
             )
             rows.append(row)
-        on_stage(Stage("measure", time.monotonic() - started, f"{target}: {_in_words(rows[-1])}"))
+        run.on_stage(Stage("measure", time.monotonic() - started, f"{target}: {_in_words(rows[-1])}"))
     return tuple(rows)
 
 
-def _latencies(
-    proven: Sequence[Proven], work: Path, children: Children, on_progress: OnProgress
-) -> list[Latency | NotTimed]:
+def _latencies(proven: Sequence[Proven], run: Run) -> list[Latency | NotTimed]:
     """Of the stages of one format, in turns."""
     found = measure(
         [p.path for p in proven],
-        work / folder_of(0) / GOLDEN,
+        run.work / folder_of(0) / GOLDEN,
         threads=THREADS,
-        on_round=partial(on_progress, f"{proven[0].artifact.format}: latency"),
-        log_path=work / LOG,
-        scratch=work,
-        on_start=children.add,
+        on_round=partial(run.on_progress, f"{proven[0].artifact.format}: latency"),
+        log_path=run.work / LOG,
+        scratch=run.work,
+        on_start=run.children.add,
     )
     return [latency_of(found[0], samples) for samples in found]
 
 
-def _accuracies(
-    proven: Sequence[Proven], task: Task | None, work: Path, children: Children, on_progress: OnProgress
-) -> list[Accuracy | None]:
+def _accuracies(proven: Sequence[Proven], task: Task | None, run: Run) -> list[Accuracy | None]:
     """Of the stages of one format, the later ones also beside what the original computes; None without a task."""
     if task is None:
         return [None] * len(proven)
@@ -81,9 +69,9 @@ def _accuracies(
             p.path,
             task,
             seconds=EVALUATION_S,
-            progress=partial(on_progress, f"{p.artifact.format}: accuracy of {p.snapshot.name}"),
-            log_path=work / LOG,
-            on_start=children.add,
+            progress=partial(run.on_progress, f"{p.artifact.format}: accuracy of {p.snapshot.name}"),
+            log_path=run.work / LOG,
+            on_start=run.children.add,
         )
         found.append(_accuracy(judged(p.path.name, task, given, reference)))
         if p.snapshot.index == 0 and len(given.rows) == len(task.test):  # else it had no time for all of them

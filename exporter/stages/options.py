@@ -5,29 +5,27 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from exporter.compression.recipe import NO_RECIPE, Recipe
-from exporter.lowering import TARGETS
+from exporter.families import ZOO
+from exporter.lowering.settings import Settings
+from exporter.lowering.target import TARGETS
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import read_preprocessor
-from runtimes.types import COMPUTE_TYPES
 
-OPSETS = range(18, 24)
-"""The ONNX opsets that torch 2.13 writes: its operator library starts at 18, its highest is 23."""
-IOS_VERSIONS = range(15, 19)
-"""The iOS versions that coremltools 9 names for ML Programs."""
-DEFAULTS = {"opset": 20, "min_ios": 16}
-"""Where neither the user nor the recipe asks for more."""
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
 class Options:
     """One export: targets in order, what to write and where; see `pocketship export --help`.
 
-    `opset` and `min_ios` are None where the user leaves them to us; `max_drop` is a share of 1; without `measure` a
-    recipe's stages are proven, but neither scored nor timed; `preprocessor` is a file as docs/preprocessor.md has it.
+    `settings` holds those of every target; `max_drop` is a share of 1; without `measure` a recipe's stages are proven,
+    but neither scored nor timed; `preprocessor` is a file as docs/preprocessor.md has it.
     """
 
     targets: tuple[str, ...] = tuple(TARGETS)
@@ -36,9 +34,7 @@ class Options:
     sign: Path | None = None
     task: str | None = None
     weights: str | None = None
-    opset: int | None = None
-    min_ios: int | None = None
-    coreml_precision: str = "float32"
+    settings: Mapping[str, Settings] = field(default_factory=lambda: settings_of({}))
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dynamic: tuple[tuple[str, int], ...] = ()
     atol: float | None = None
@@ -51,6 +47,21 @@ class Options:
     max_drop: float | None = None
     max_size_bytes: int | None = None
     min_speedup: float | None = None
+
+
+def settings_of(words: Mapping[str, Any]) -> dict[str, Settings]:
+    """The settings of every target, from those of the words that are names of one; the others are left."""
+    return {
+        name: target.settings(**{f.name: words[f.name] for f in fields(target.settings) if f.name in words})
+        for name, target in TARGETS.items()
+    }
+
+
+def options_of(**words: Any) -> Options:
+    """Options as the command line and `export` name them: the fields of `Options`, and those of a target's settings."""
+    settings = settings_of(words)
+    of_targets = {f.name for chosen in settings.values() for f in fields(chosen)}
+    return Options(settings=settings, **{name: word for name, word in words.items() if name not in of_targets})
 
 
 def parse_targets(words: Sequence[str]) -> tuple[str, ...]:
@@ -103,13 +114,7 @@ def check_installed(options: Options) -> None:
 
 def check_options(options: Options) -> None:
     """Raise BadInput that lists every option out of its range."""
-    faults = []
-    if options.opset is not None and options.opset not in OPSETS:
-        faults.append(f"--opset {options.opset} is none of {OPSETS[0]} to {OPSETS[-1]}")
-    if options.min_ios is not None and options.min_ios not in IOS_VERSIONS:
-        faults.append(f"--min-ios {options.min_ios} is none of {IOS_VERSIONS[0]} to {IOS_VERSIONS[-1]}")
-    if options.coreml_precision not in COMPUTE_TYPES:
-        faults.append(f"--coreml-precision {options.coreml_precision} is none of {', '.join(COMPUTE_TYPES)}")
+    faults = [fault for settings in options.settings.values() for fault in settings.faults()]
     if options.preprocessor is not None:
         read_preprocessor(options.preprocessor)  # before minutes are spent on the model
     if options.sign is not None:
@@ -123,16 +128,34 @@ def check_options(options: Options) -> None:
         raise BadInput(", ".join(faults), remedy="see pocketship export --help")
 
 
-def version_for(name: str, asked: int | None, needed: int) -> int:
-    """The opset, or the least iOS version, of an export: as asked for, by default as low as what is needed allows.
+ModuleAndInputs = tuple["torch.nn.Module", Any]
 
-    Raises BadInput when less was asked for than a low-bit representation needs.
-    """
-    if asked is not None and asked < needed:
-        option = f"--{name.replace('_', '-')}"
-        raise BadInput(
-            f"the recipe's weights need {name.replace('_', ' ')} {needed}, not {asked}",
-            where=option,
-            remedy=f"leave {option} out, or choose another precision",
-        )
-    return max(asked or DEFAULTS[name], needed)
+
+def check_limits_given(options: Options) -> None:
+    """Raise BadInput for a limit that nothing could be judged by."""
+    limits = (options.max_drop, options.max_size_bytes, options.min_speedup)
+    if all(limit is None for limit in limits):
+        return
+    if not options.recipe.steps:
+        raise BadInput("a limit is for a recipe", remedy="add --quantize, --prune, --low-rank or --recipe")
+    if not options.measure:
+        raise BadInput("a limit needs measuring", where="--no-measure", remedy="leave one of them out")
+    from benchmarks.measure import not_timed
+    from exporter.ledger.rows import check_judgeable
+
+    timed = [target for target in options.targets if not not_timed(Path(TARGETS[target].file_name))]
+    check_judgeable(timed, options.data is not None, *limits)
+
+
+def with_task_of_zoo(source: str | ModuleAndInputs, options: Options) -> Options:
+    """With the task that a model of the zoo is made for, where a recipe may need one and the user names none."""
+    known = isinstance(source, str) and source in ZOO and options.recipe.steps and options.data is None
+    return replace(options, data=ZOO[str(source)].data) if known else options
+
+
+def default_name(source: str | ModuleAndInputs) -> str:
+    """A folder name for a source as the user typed it."""
+    if not isinstance(source, str):
+        return type(source[0]).__name__.lower()
+    last = source.rstrip("/").split("/")[-1].split(":")[-1]
+    return last.removesuffix(".pt2") or "model"

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from exporter.compression.recipe import from_words
-from exporter.load import Source, SourceOptions, arguments, load, weights_facts
+from exporter.load import load
 from exporter.sources.inputs import check_task, golden_inputs, with_free_axes, with_shapes
 from exporter.sources.preprocessing import fitted
+from exporter.sources.source import Source, SourceOptions, arguments
+from exporter.sources.weights import weights_facts
 from exporter.stages.compress import Proofs, compress
-from exporter.tracing.program import DynamicAxis, FlatModule
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import DynamicAxis
 from runtimes.bundle import from_json
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import PREPROCESSOR, Text, check_signature, read_preprocessor, to_bytes
@@ -87,12 +90,12 @@ def prepare_source(source: Source, job: Mapping[str, Any], emit: Emit, started: 
 
     flat = FlatModule(module, source.args, source.kwargs)
     dynamic = [DynamicAxis(*axis) for axis in job["dynamic"]]
-    asked = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
-    example = with_free_axes(asked, dynamic)
+    given = with_shapes(flat.example, {k: tuple(v) for k, v in job["input_shapes"].items()}, dynamic)
+    example = with_free_axes(given, dynamic)
     warning = check_task(flat, task, example) if task else ""
     if warning:
         emit({"stage": "data", "seconds": 0.0, "detail": warning})
-    inputs = golden_inputs(source, task, example, asked, dynamic)
+    inputs = golden_inputs(source, task, example, given, dynamic)
     proofs = Proofs(inputs, example, dynamic, tuple(job["targets"]), work)
     compress(flat, from_words(job["recipe"]), task, job["seed"], proofs, told)
     return {}

@@ -10,20 +10,18 @@ from runtimes.types import RecipeStep
 
 ORIGINAL = "original"
 PROGRAM = "program.pt2"
-SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
 class TargetNeeds:
-    """How one target's artifact of a snapshot is proven, and the least versions of the format that it needs.
+    """How one target's artifact of a snapshot is proven, and the least version of the format that it needs.
 
     `golden` is the file of expected values, `noise` what rounding activations adds to the tolerance of each output.
     """
 
     golden: str = GOLDEN
     noise: dict[str, float] = field(default_factory=dict)
-    opset: int = 0
-    min_ios: int = 0
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Snapshot:
     """The model after `index` passes; its files lie in the folder `snapshot-INDEX` of the export's work folder.
 
     `precision` is that of its smallest weights, `step` the pass that made it (None for the original), `parameters` and
-    `nonzero` count the elements of its parameters.
+    `nonzero` count the elements of its parameters. Where the pass changed nothing, files and artifacts are those of the
+    snapshot `same_as`.
     """
 
     index: int
@@ -43,13 +42,19 @@ class Snapshot:
     nonzero: int
     targets: dict[str, TargetNeeds]
     step: RecipeStep | None = None
+    same_as: int | None = None
 
     @property
     def folder(self) -> str:
         """The name of its folder."""
-        return folder_of(self.index)
+        return folder_of(self.index if self.same_as is None else self.same_as)
 
 
 def folder_of(index: int) -> str:
     """The folder of a snapshot in the work folder."""
     return f"snapshot-{index}"
+
+
+LOG = "export.log"
+STOP = "stop"
+"""The message that ends training: the user pressed Ctrl-C."""

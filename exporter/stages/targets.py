@@ -3,50 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from exporter.bundle.versions import tool_versions
-from exporter.bundle.writer import NEW_BUNDLE, WORK, writing_errors
+from exporter.bundle.writer import writing_errors
 from exporter.compression.recipe import to_json
-from exporter.lowering import TARGETS
-from exporter.processes.children import Children, memory_limit_bytes, value_of
+from exporter.lowering.target import SLOWEST_FIRST, TARGETS
+from exporter.processes.children import memory_limit_bytes, value_of
+from exporter.processes.messages import post
 from exporter.processes.signals import deferred_signals
-from exporter.stages.options import Options, version_for
-from exporter.stages.snapshot import PROGRAM, SETTINGS, Snapshot, TargetNeeds, folder_of
+from exporter.stages.options import Options
+from exporter.stages.progress import SourceFacts, Stage
+from exporter.stages.run import Run
+from exporter.stages.snapshot import PROGRAM, Snapshot, TargetNeeds, folder_of
 from runtimes import child, parity
 from runtimes.bundle import digest
 from runtimes.compare import NOTHING_PROVEN
 from runtimes.errors import ParityFailed, UnsupportedOperation
 from runtimes.signature import Signature, TensorSpec
-from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin, Parity
+from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Parity
 
 LOWER_TIMEOUT_S = 3600.0
 TRAINING_TIMEOUT_S = 48 * 3600.0
 """The targets' children wait for the passes of a recipe, which may train for long."""
-SLOWEST_FIRST = ("tflite", "coreml", "onnx")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage that ended: its name, how long it took, and what came of it."""
-
-    name: str
-    seconds: float
-    detail: str
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """The model's name and where it came from."""
-
-    name: str
-    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -58,48 +43,39 @@ class Proven:
     path: Path
 
 
-OnStage = Callable[[Stage], None]
-OnProgress = Callable[[str, int, int], None]
-"""(what is running, done, total)"""
+class Targets:
+    """The targets of one export: a thread and a child process each, the snapshots as they come, what each lacks.
 
-
-class Road:
-    """One export on its way: the snapshots as they come, the targets' threads, and what each target lacks.
-
-    `offer` hands a snapshot over to all targets; `finish` waits for the artifacts of every snapshot.
+    `submit` hands a snapshot to all targets; `wait` returns once every snapshot has its artifacts; `cancel` ends all.
     """
 
-    def __init__(self, options: Options, partial: Path, children: Children, on_stage: OnStage, dry_run: bool) -> None:
-        self._options, self._partial, self._children = options, partial, children
-        self._on_stage, self._dry_run = on_stage, dry_run
-        self._work = partial / WORK
-        self._count = 1 if dry_run else len(options.recipe.steps) + 1
+    def __init__(self, run: Run) -> None:
+        self._run, self._options = run, run.options
+        self._count = 1 if run.dry_run else len(run.options.recipe.steps) + 1
         self.source: SourceFacts
         self.snapshots: list[Snapshot] = []
         self.proven: list[Proven] = []
-        self._handed_over: list[float] = []
+        self._submitted_at: list[float] = []
         self._lacking: dict[str, list[dict[str, str]]] = {}
         self._lock = threading.Lock()
-        order = sorted(options.targets, key=SLOWEST_FIRST.index)
+        order = sorted(run.options.targets, key=SLOWEST_FIRST.index)
         # A queue in C and plain threads: Ctrl-C inside a Condition, which all of concurrent.futures is made of, can
         # leave its lock taken, and what waits for that lock never ends.
         self._ended: SimpleQueue[list[Proven] | BaseException] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, args=(target,), daemon=True) for target in order]
+        self._threads = [threading.Thread(target=self._serve, args=(target,), daemon=True) for target in order]
         with deferred_signals():
             for thread in self._threads:
                 thread.start()
 
-    def offer(self, snapshot: Snapshot) -> None:
-        """Write the settings of every target beside the snapshot in one step: the children wait for this file."""
+    def submit(self, snapshot: Snapshot) -> None:
+        """Tell every target's child of a snapshot, with the settings to lower it with."""
         settings = {target: self._settings(target, snapshot) for target in self._options.targets}
-        folder = self._work / snapshot.folder
-        with writing_errors(self._partial):
-            (folder / "settings.partial").write_text(json.dumps(settings), encoding="utf-8")
-            self.snapshots.append(snapshot)
-            self._handed_over.append(time.monotonic())
-            (folder / "settings.partial").rename(folder / SETTINGS)
+        self.snapshots.append(snapshot)
+        self._submitted_at.append(time.monotonic())
+        with writing_errors(self._run.partial):
+            post(self._run.message(snapshot.index), settings)
 
-    def finish(self) -> None:
+    def wait(self) -> None:
         """Wait for the artifacts of all snapshots: `proven`, in the order of snapshots and then of targets.
 
         Raises what stopped a target first; UnsupportedOperation where one lacks an operation, with all that lack any.
@@ -111,16 +87,16 @@ class Road:
                 self.proven += outcome
             elif error is None:
                 error = outcome
-                self._children.kill()
+                self._run.children.kill()
         self.raise_lacking()
         if error:
             raise error
         targets = self._options.targets
         self.proven.sort(key=lambda proven: (proven.snapshot.index, targets.index(proven.artifact.format)))
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """End everything; the threads end as soon as their children do."""
-        self._children.kill()
+        self._run.children.kill()
         for thread in self._threads:
             thread.join()
 
@@ -132,14 +108,13 @@ class Road:
         several = "rewrite those lines with operations that these targets have, or leave the targets out"
         raise UnsupportedOperation(_table(self._lacking), remedy=several if len(remedies) > 1 else remedies[0])
 
-    def _settings(self, target: str, snapshot: Snapshot) -> dict[str, Any]:
-        needs, options = snapshot.targets[target], self._options
-        return {
-            "opset": version_for("opset", options.opset, needs.opset),
-            "min_ios": version_for("min_ios", options.min_ios, needs.min_ios),
-            "coreml_precision": options.coreml_precision,
-            "metadata": {"pocketship": json.dumps(self._inside(target, snapshot), sort_keys=True)},
-        }
+    def _settings(self, target: str, snapshot: Snapshot) -> dict[str, Any] | None:
+        """What to lower a snapshot with; None where it is the one before, and is not lowered again."""
+        if snapshot.same_as is not None:
+            return None
+        settings = self._options.settings[target].raised_to(snapshot.targets[target].version)
+        inside = json.dumps(self._inside(target, snapshot), sort_keys=True)
+        return {"settings": asdict(settings), "metadata": {"pocketship": inside}}
 
     def _inside(self, target: str, snapshot: Snapshot) -> dict[str, Any]:
         """What goes into every file of the bundle as well as into the manifest."""
@@ -157,9 +132,9 @@ class Road:
     def _place(self, target: str, index: int) -> Path:
         """Where an artifact is written: that of the last snapshot is the bundle's."""
         last = index == len(self._options.recipe.steps)
-        return (self._partial / NEW_BUNDLE if last else self._work / folder_of(index)) / TARGETS[target].file_name
+        return (self._run.bundle if last else self._run.work / folder_of(index)) / TARGETS[target].file_name
 
-    def _run(self, target: str) -> None:
+    def _serve(self, target: str) -> None:
         try:
             self._ended.put(self._lower_all(target))
         except BaseException as error:
@@ -174,28 +149,30 @@ class Road:
                 self._checked(target, event["unsupported"])
             if "lowered" in event:
                 proven.append(self._prove(target, event["lowered"], event["carried"]))
+            if "unchanged" in event:
+                proven.append(self._as_before(target, event["unchanged"], proven[-1]))
 
-        places = [self._work / folder_of(index) for index in range(self._count)]
+        work = self._run.work
         outcome = child.call(
-            "exporter.lowering:lower",
+            "exporter.lowering.child:lower",
             {
                 "target": target,
-                "dry_run": self._dry_run,
+                "dry_run": self._run.dry_run,
                 "snapshots": [
                     {
-                        "program": str(place / PROGRAM),
-                        "settings": str(place / SETTINGS),
+                        "message": str(self._run.message(index)),
+                        "program": str(work / folder_of(index) / PROGRAM),
                         "output": str(self._place(target, index)),
                     }
-                    for index, place in enumerate(places)
+                    for index in range(self._count)
                 ],
             },
             timeout_s=TRAINING_TIMEOUT_S if self._options.recipe.steps else LOWER_TIMEOUT_S,
             memory_limit_bytes=memory_limit_bytes(),
-            log_path=self._work / f"{target}.log",
-            scratch=self._work,
+            log_path=work / f"{target}.log",
+            scratch=work,
             on_event=on_event,
-            on_start=self._children.add,
+            on_start=self._run.children.add,
         )
         value_of(outcome, f"{target}: the converter")
         return proven
@@ -206,22 +183,22 @@ class Road:
             later = target in self._lacking
             self._lacking[target] = self._lacking.get(target, []) + rows
             if any(self._lacking.values()) and (later or len(self._lacking) == len(self._options.targets)):
-                self._children.kill()
+                self._run.children.kill()
 
     def _prove(self, target: str, index: int, carried: list[dict[str, str]]) -> Proven:
         lowered = time.monotonic()
         snapshot, path, options = self.snapshots[index], self._place(target, index), self._options
         needs: TargetNeeds = snapshot.targets[target]
-        compute = options.coreml_precision if target == "coreml" else "float32"
+        compute = options.settings[target].compute
         signature, proof = parity.prove(
             path,
-            self._work / snapshot.folder / needs.golden,
+            self._run.work / snapshot.folder / needs.golden,
             compute=compute,
             atol=options.atol,
             noise=needs.noise,
-            log_path=self._work / f"{target}.log",
-            scratch=self._work,
-            on_start=self._children.add,
+            log_path=self._run.work / f"{target}.log",
+            scratch=self._run.work,
+            on_start=self._run.children.add,
         )
         ended = time.monotonic()
         after = f" after {snapshot.name}" if index else ""
@@ -231,9 +208,9 @@ class Road:
                 where=f"{path.name}{after} in {proof.executed_by.runtime} {proof.executed_by.version}",
                 remedy=mend(proof, quantized=bool(needs.noise)),
             )
-        started = self._handed_over[index]
+        started = self._submitted_at[index]
         detail = f"lowered in {lowered - started:.1f} s, proven in {ended - lowered:.1f} s{after}"
-        self._on_stage(Stage(target, ended - started, detail))
+        self._run.on_stage(Stage(target, ended - started, detail))
         artifact = Artifact(
             target,
             path.name,
@@ -248,6 +225,16 @@ class Road:
             left_float={row["name"]: row["reason"] for row in carried if _is_float(row)},
         )
         return Proven(snapshot, artifact, path)
+
+    def _as_before(self, target: str, index: int, before: Proven) -> Proven:
+        """The artifact of the snapshot before, which is the same model's; a copy where the bundle's is to lie."""
+        path = self._place(target, index)
+        if path.parent != self._run.bundle:
+            path = before.path
+        else:
+            with writing_errors(self._run.partial):
+                shutil.copytree(before.path, path) if before.path.is_dir() else shutil.copyfile(before.path, path)
+        return Proven(self.snapshots[index], before.artifact, path)
 
 
 def mend(proof: Parity, *, quantized: bool) -> str:
@@ -270,16 +257,15 @@ def _in_words(carried: dict[str, str]) -> str:
 
 def precision_of(target: str, snapshot: Snapshot, options: Options) -> str:
     """That of the smallest weights."""
-    return options.coreml_precision if target == "coreml" and snapshot.precision == "float32" else snapshot.precision
+    return options.settings[target].compute if snapshot.precision == "float32" else snapshot.precision
 
 
 def export_settings(options: Options, snapshot: Snapshot) -> dict[str, str | int | float | bool]:
     """What the manifest says of versions and tolerance: as asked for, or higher where a representation needs it."""
-    needs = snapshot.targets.values()
-    settings: dict[str, str | int | float | bool] = {
-        "opset": version_for("opset", options.opset, max((n.opset for n in needs), default=0)),
-        "min_ios": version_for("min_ios", options.min_ios, max((n.min_ios for n in needs), default=0)),
-    }
+    settings: dict[str, str | int | float | bool] = {}
+    for target, chosen in options.settings.items():
+        needs = snapshot.targets.get(target, TargetNeeds())
+        settings.update(chosen.raised_to(needs.version).facts)
     if options.atol is not None:
         settings["atol"] = options.atol
     return settings

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.agent.samples import named_for
 from benchmarks.tasks import Split
 from exporter.compression.model import Context
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 from runtimes.errors import BadInput
 
 Loss = Callable[[Tensors, Tensors, Tensor | None], Tensor]

@@ -20,11 +20,13 @@ from benchmarks.results.stats import wilson
 from benchmarks.tasks import Score, Split, Task, load_task
 from benchmarks.tasks.scores import score_outputs
 from exporter.compression.model import Context
-from exporter.families import WEIGHTS, ZOO
+from exporter.families import ZOO
 from exporter.families.digits import CompactConvolutionalTransformer
+from exporter.families.packaged import WEIGHTS
 from exporter.families.series import MIXERS, mixer
-from exporter.load import SourceOptions, load
-from exporter.tracing.program import FlatModule
+from exporter.load import load
+from exporter.sources.source import SourceOptions
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import TrainingSettings, batches, label_loss, mean_loss, train
 
 SERIES = tuple(MIXERS)

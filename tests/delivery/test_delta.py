@@ -22,7 +22,7 @@ from exporter.delivery import apply as applying
 from exporter.delivery import golomb, task_vector, update_file
 from exporter.delivery.apply import apply
 from exporter.delivery.delta import UPDATE, compressed, decompressed, delta, manifest_hash, update_of
-from exporter.delivery.task_vector import Region
+from exporter.formats.contents import Region
 from runtimes.bundle import read_manifest
 from runtimes.errors import BadInput, LimitNotMet, ParityFailed
 from runtimes.verify import verify

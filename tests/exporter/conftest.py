@@ -52,24 +52,23 @@ def lower_here(tmp_path_factory):
     """Trace a module and lower it to one target in this process: the converters are imported once, not once a test."""
 
     def lower(module, example, target, *, dynamic=(), metadata=None, **chosen) -> Lowered:
-        from exporter.load import arguments
-        from exporter.lowering import TARGETS, LoweringSettings
+        from exporter.lowering.target import TARGETS
         from exporter.sources.inputs import with_free_axes
-        from exporter.tracing.program import DynamicAxis, FlatModule, load_program, save_program, trace
+        from exporter.sources.source import arguments
+        from exporter.tracing.flat_module import FlatModule
+        from exporter.tracing.program import DynamicAxis, load_program, save_program, trace
 
         folder = tmp_path_factory.mktemp(target)
         flat = FlatModule(module.eval(), *arguments(example))
         axes = [DynamicAxis(*axis) for axis in dynamic]
         save_program(trace(flat, with_free_axes(flat.example, axes), axes), folder / "program.pt2")
-        settings = LoweringSettings(
-            **{"opset": 20, "min_ios": 16, "coreml_precision": "float32", "metadata": metadata or {}, **chosen}
-        )
+        settings = TARGETS[target].settings(**chosen)
         road = importlib.import_module(TARGETS[target].module)
         program = road.prepare(load_program(folder / "program.pt2"), settings)
         lacking = road.unsupported(program)
         assert lacking == (), lacking
         path = folder / TARGETS[target].file_name
-        road.lower(program, path, settings)
+        road.lower(program, path, settings, metadata or {})
         return Lowered(path, program)
 
     return lower

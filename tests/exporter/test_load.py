@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.load import SourceOptions, declare_torchvision_operators, load
+from exporter.load import load
+from exporter.sources.source import SourceOptions
+from exporter.sources.torchvision_operators import declare_torchvision_operators
 from runtimes.processing.preprocessor import read_preprocessor
 
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}

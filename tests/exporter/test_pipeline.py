@@ -12,8 +12,7 @@ from torch import nn
 
 import exporter
 from exporter.bundle.schema import manifest_schema
-from exporter.pipeline import default_name
-from exporter.stages.options import Options
+from exporter.stages.options import Options, default_name
 from runtimes.errors import BadInput
 
 MODELS = Path(__file__).resolve().parent.parent / "models.py"

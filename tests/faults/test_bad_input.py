@@ -284,7 +284,7 @@ def _bert(change: Callable[[Path], None]) -> Setup:
     def setup(here: Path) -> None:
         import torch
 
-        from exporter.load import declare_torchvision_operators
+        from exporter.sources.torchvision_operators import declare_torchvision_operators
 
         declare_torchvision_operators()
         from transformers import BertConfig, BertModel

@@ -31,7 +31,9 @@ from exporter.processes.children import Children, memory_limit_bytes
 from exporter.processes.signals import deferred_signals
 from exporter.stages import targets
 from exporter.stages.options import Options
-from exporter.stages.targets import Road
+from exporter.stages.run import Run
+from exporter.stages.snapshot import LOG
+from exporter.stages.targets import Targets
 from runtimes import child
 from runtimes.bundle import MANIFEST, damage, read_manifest
 from runtimes.errors import BadInput, PocketshipError
@@ -141,7 +143,7 @@ def whole(bundle: Path) -> bytes:
     manifest = read_manifest(bundle)
     entries = (*manifest.artifacts, *manifest.files)
     assert [damage(bundle, entry) for entry in entries if damage(bundle, entry)] == []
-    assert names(bundle) == sorted({*(e.path for e in entries), MANIFEST, pipeline.LOG})
+    assert names(bundle) == sorted({*(e.path for e in entries), MANIFEST, LOG})
     return (bundle / MANIFEST).read_bytes()
 
 
@@ -273,7 +275,7 @@ def _finish_interrupted(moment: int, output: Path, monkeypatch) -> int:
     children, main, count, last = Children(), threading.current_thread(), 0, {}
     monkeypatch.setattr(child, "call", lambda *call, **options: time.sleep(0.02) or child.Crashed("ended", ""))
     options = Options(targets=("onnx", "tflite"), output=output)
-    road = Road(options, output.parent, children, on_stage=lambda stage: None, dry_run=False)
+    waiting = Targets(Run(options, output.parent, children))
 
     def trace(frame, event, argument):
         nonlocal count
@@ -288,10 +290,10 @@ def _finish_interrupted(moment: int, output: Path, monkeypatch) -> int:
     tracing = sys.gettrace()
     try:
         sys.settrace(trace)
-        road.finish()
+        waiting.wait()
     except (KeyboardInterrupt, PocketshipError):
         sys.settrace(tracing)
-        leaving = threading.Thread(target=road.abandon, daemon=True)
+        leaving = threading.Thread(target=waiting.cancel, daemon=True)
         leaving.start()
         leaving.join(timeout=10)
         assert not leaving.is_alive(), f"stuck after an interrupt at moment {moment}"

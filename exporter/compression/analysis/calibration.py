@@ -13,7 +13,7 @@ from benchmarks.tasks import Arrays, Split
 from exporter.low_bit.weight import Range
 from exporter.modules.weight_uses import Use, watched_weights
 from exporter.sources.inputs import reference
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import batches
 from runtimes.errors import BadInput
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.modules.weight_uses import Use, watched_weights, weight_uses
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 
 CONVOLUTIONS = {3: nn.functional.conv1d, 4: nn.functional.conv2d, 5: nn.functional.conv3d}
 """By the number of axes of the weight."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from exporter.compression.model import Context
 from exporter.modules.structure import Block, Cut, Group, first_tensor, path_of, with_hooks
 from exporter.modules.weight_uses import Use, watched_weights
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.training.loop import batches
 
 BATCH = 32

@@ -12,12 +12,12 @@ from torch import Tensor
 from benchmarks.tasks import Split, Task
 from exporter.compression.analysis.emulation import signal_to_noise_db
 from exporter.compression.model import Context, Model
-from exporter.compression.passes.integer import best_clip, quantize_weight
+from exporter.low_bit.codes import best_clip, quantize_weight, ternarize
 from exporter.low_bit.weight import LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import weight_uses
 from exporter.sources.inputs import reference
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.training.loop import batches
 
 BATCH = 32
@@ -75,8 +75,6 @@ def sensitivities(
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
     """The value of a weight in 8, 4 or 2 bits, float32 of its shape."""
-    from exporter.compression.passes.ternary import ternarize  # which chooses its layers by this module
-
     if bits == 2:
         codes, scale = ternarize(weight)
     else:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from exporter.compression.model import Context, Model, PassReport
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.training.loop import (
     Loss,
     TrainingSettings,

@@ -1,9 +1,6 @@
 """int8 and int4 weights, int8 activations: symmetric codes per output channel, calibrated or dynamic ranges, training.
 
-For a channel w of b bits, with L = 127 or 7: scale s = max|w| / L, codes q = round(w / s) half to even, the weight
-becomes s * q (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference", 2018, with a symmetric grid and one scale a channel as in Krishnamoorthi, "Quantizing Deep Convolutional
-Networks for Efficient Inference: A Whitepaper", 2018, section 2).
+How the codes are made stands in low_bit/codes.py.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,17 +18,16 @@ from exporter.compression.analysis.calibration import METHODS, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.passes import distill
-from exporter.low_bit.weight import LARGEST_CODE, LowBit, LowBitWeight
+from exporter.low_bit.codes import Layer, along, best_clip, channel_scale, low_bit_weight, nearest_codes
+from exporter.low_bit.weight import LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, left_out, watched_weights, weight_uses
 from exporter.sources.inputs import reference
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import TrainingSettings, batches, label_loss, summary, train
 from runtimes.errors import BadInput
 
 NAME = "quantize"
-CLIPPING = torch.linspace(1.0, 0.5, 26)
-"""The scales that are tried with 4 bits, as shares of the one that clips nothing."""
 NAMED_IN_A_NOTE = 5
 LEAST_SNR_DB = 25.0
 """What static activations must leave, or "auto" makes linear layers dynamic. All together leave 10 dB in minilm, 38 in
@@ -101,15 +96,6 @@ class Settings:
         return TrainingSettings(self.training_epochs, self.learning_rate, self.batch_size)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What is to become of a weight: its kind, its bits, and how the layers that use it take their activations."""
-
-    kind: str
-    bits: int
-    activations: str
-
-
 def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, PassReport]:
     """Quantize every weight of a linear layer, convolution or embedding that is not low-bit yet.
 
@@ -174,57 +160,6 @@ def _activations(kind: str, bits: int, settings: Settings, context: Context) -> 
     if chosen == "static" and context.task is None:
         raise BadInput("static activations need calibration data", where=NAME, remedy="name a task with --data")
     return chosen
-
-
-# --- the mathematics of the codes ----------------------------------------------------------------------------------
-
-
-def quantize_weight(weight: Tensor, bits: int, clip: Tensor | float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Codes, int8 of the shape of `weight` `[channels, ...]`, and scales, float32 `[channels]`: see the module.
-
-    `clip` (a number or `[channels]`) makes the scale smaller than max|w| / L; what is beyond it is clipped.
-    """
-    weight = weight.detach().float()
-    scale = channel_scale(weight, bits, clip)
-    return _codes(weight, scale, bits).to(torch.int8).numpy(), scale.numpy()
-
-
-def channel_scale(weight: Tensor, bits: int, clip: Tensor | float = 1.0) -> Tensor:
-    """The scale of each channel, float32 `[channels]`; 1 for a channel of zeros (or nothing but subnormal numbers)."""
-    scale = weight.detach().flatten(1).abs().amax(1) / LARGEST_CODE[bits] * clip
-    return torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
-
-
-def _codes(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    return torch.clamp(torch.round(weight / _along(scale, weight)), -LARGEST_CODE[bits], LARGEST_CODE[bits])
-
-
-def _along(scale: Tensor, weight: Tensor) -> Tensor:
-    """`[channels]` -> `[channels, 1, ...]`, to go with the weight."""
-    return scale.reshape(-1, *[1] * (weight.ndim - 1))
-
-
-def best_clip(weight: Tensor, bits: int, clip: bool = True) -> Tensor:
-    """The share of max|w| / L, `[channels]`, that makes the least sum of (w - s * q)^2 over a channel, out of CLIPPING.
-
-    It is 1 with 8 bits, where clipping gains nothing, and without `clip`. (OCTAV of Sakr et al., "Optimal Clipping and
-    Magnitude-aware Differentiation for Improved Quantization-aware Training", 2022, minimizes the same error.)
-    """
-    best = torch.ones(len(weight))
-    if bits == 8 or not clip:
-        return best
-    least = torch.full_like(best, torch.inf)
-    for share in CLIPPING:
-        scale = channel_scale(weight, bits, share)
-        error = (weight - _codes(weight, scale, bits) * _along(scale, weight)).flatten(1).square().sum(1)
-        best, least = torch.where(error < least, share, best), torch.minimum(error, least)
-    return best
-
-
-def low_bit_weight(weight: Tensor, layer: Layer, clip: Tensor | float = 1.0) -> LowBitWeight:
-    """The low-bit weight of a layer, without ranges of its activations."""
-    codes, scale = quantize_weight(weight, layer.bits, clip)
-    return LowBitWeight(codes, scale, layer.bits, layer.kind, layer.activations)
 
 
 # --- the module ----------------------------------------------------------------------------------------------------
@@ -299,7 +234,7 @@ def _train(
         if use.name not in clips:
             return value, weight
         scale = channel_scale(weight, low_bit[use.name].bits, clips[use.name])
-        nearest = _codes(weight.detach(), scale, low_bit[use.name].bits) * _along(scale, weight)
+        nearest = nearest_codes(weight.detach(), scale, low_bit[use.name].bits) * along(scale, weight)
         return value, weight + (nearest - weight).detach()
 
     fixed = [p for n, p in flat.module.named_parameters() if n in low_bit and n not in clips and p.requires_grad]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmarks.tasks import Task
 from exporter.compression.model import Context, Model, PassReport
 from exporter.modules.weight_uses import left_out, weight_uses
-from exporter.tracing.program import FlatModule, Tensors
+from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.training.loop import batches, class_output, label_loss
 from runtimes.errors import BadInput
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from exporter.compression.model import Context, Model, PassReport
 from exporter.modules.weight_uses import left_out, weight_uses
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import TrainingReport, TrainingSettings, label_loss, mean_loss, summary, train
 from runtimes.errors import BadInput
 

@@ -22,7 +22,7 @@ from exporter.compression.model import Context, Model, PassReport
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, Group, find_blocks, path_of, sliced, without_blocks
 from exporter.modules.weight_uses import multiply_adds
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 NAME = "prune-structured"

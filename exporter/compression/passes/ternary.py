@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +22,11 @@ from exporter.compression.analysis.error_compensation import compensated_codes, 
 from exporter.compression.analysis.sensitivity import sensitivities
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.passes import distill
-from exporter.compression.passes.integer import Layer, best_clip, low_bit_weight
+from exporter.low_bit.codes import Layer, best_clip, low_bit_weight, ternarize
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, watched_weights, weight_uses
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import Step, batches, padding_trimmer, summary, train
 from runtimes.errors import BadInput
 
@@ -134,25 +133,6 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
         )
     low_bit = _round(flat, layers)
     return Model(flat, {**model.low_bit, **low_bit}), PassReport(NAME, asdict(settings), tuple(notes))
-
-
-def ternarize(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Codes, int8 of the shape of `weight` `[channels, ...]`, and scales, float32 `[channels]`, of least squared error.
-
-    For a channel w with |w| sorted downwards, the k largest get the code sign(w), and s is their mean: k maximizes
-    (sum of the k largest |w|)^2 / k, which is what sum (w - s q)^2 lacks to sum w^2. Li et al., "Ternary Weight
-    Networks", 2016, solved exactly instead of by their rule, the threshold 0.7 * mean|w|. A channel of zeros (or of
-    nothing but subnormal numbers) has s = 1 and no code but 0.
-    """
-    rows = weight.detach().float().flatten(1).numpy()
-    magnitudes = np.abs(rows)
-    largest = np.sort(magnitudes, axis=1)[:, ::-1]
-    sums = largest.cumsum(axis=1, dtype=np.float64)
-    best = (sums**2 / np.arange(1, rows.shape[1] + 1)).argmax(axis=1)[:, None]  # [channels, 1], k - 1
-    scale = (np.take_along_axis(sums, best, 1) / (best + 1)).astype(np.float32)  # [channels, 1]
-    normal = scale > np.finfo(np.float32).tiny
-    codes = np.sign(rows) * (magnitudes >= np.take_along_axis(largest, best, 1)) * normal
-    return codes.astype(np.int8).reshape(weight.shape), np.where(normal, scale, np.float32(1))[:, 0]
 
 
 def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[dict[str, Layer], tuple[str, ...]]:

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from benchmarks.tasks import load_task
-from exporter.families import WEIGHTS, ZOO
+from exporter.families import ZOO
 from exporter.families.digits import CompactConvolutionalTransformer
+from exporter.families.packaged import WEIGHTS
 from exporter.families.rnet import RNet
 from exporter.families.series import MIXERS, PatchMixer, Shape
-from exporter.load import SourceOptions, load
+from exporter.load import load
+from exporter.sources.source import SourceOptions
 from exporter.training import zoo
 from exporter.training.loop import TrainingSettings
 

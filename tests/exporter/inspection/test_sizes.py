@@ -6,61 +6,21 @@ import gzip
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
+from exporter.formats.contents import Constant, Operation
 from exporter.inspection.sizes import (
     GRAPH,
     OTHER_WEIGHTS,
-    SPARSE_BYTES,
-    coreml_sparse_bytes,
     explain,
     gzip_bytes,
     megabytes,
-    onnx_sparse_bytes,
     sizes_of,
-    tflite_sparse_bytes,
     waterfall,
 )
-from exporter.inspection.stored import Constant, Operation, kinds_read, stored_constants
+from exporter.inspection.stored import kinds_read, stored_constants
 from runtimes.errors import BadInput
 
 EXAMPLE = np.array([[0, 0, 5, 0], [0, 0, 0, 0], [1, 2, 0, 3]], np.float32)
-
-
-def test_onnx_counts_a_value_and_eight_bytes_of_index():
-    assert onnx_sparse_bytes(EXAMPLE) == 4 * (4 + 8)
-    assert onnx_sparse_bytes(EXAMPLE.astype(np.int8)) == 4 * (1 + 8)
-
-
-def test_tflite_counts_segments_indices_and_values():
-    assert tflite_sparse_bytes(EXAMPLE) == 4 * 4 + 4 * 1 + 4 * 1  # values, uint8 indices, 3 + 1 uint8 segments
-    wide = np.ones((2, 300), np.float32)
-    assert tflite_sparse_bytes(wide) == 600 * 4 + 600 * 2 + 3 * 2  # 299 and 600 need uint16
-    longer = np.ones((1, 70_000), np.int8)
-    assert tflite_sparse_bytes(longer) == 70_000 * (1 + 4) + 2 * 4
-    filters = np.zeros((8, 3, 3, 16), np.float32)  # OHWI: one row a position of each filter
-    filters[0, 0, 0, :2] = 1
-    assert tflite_sparse_bytes(filters) == 2 * (4 + 1) + (8 * 3 * 3 + 1)
-
-
-def test_tflite_indices_grow_at_the_type_s_limit():
-    assert tflite_sparse_bytes(np.ones((1, 256), np.int8)) == 256 * 2 + 2 * 2  # index 255 fits, segment 256 does not
-    assert tflite_sparse_bytes(np.ones((1, 257), np.int8)) == 257 * 3 + 2 * 2
-
-
-def test_coreml_counts_a_bit_an_element_and_the_values():
-    assert coreml_sparse_bytes(EXAMPLE) == 2 + 4 * 4  # 12 bits in 2 bytes
-    assert coreml_sparse_bytes(EXAMPLE.astype(np.float16)) == 2 + 4 * 2
-
-
-@given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=4), elements=st.sampled_from([0.0, 1.0])))
-def test_sparse_never_counts_less_than_the_values_and_grows_with_them(values):
-    nonzero = int(np.count_nonzero(values))
-    for encoded in SPARSE_BYTES.values():
-        assert encoded(values) >= 4 * nonzero
-        assert encoded(np.ones_like(values)) >= encoded(values) >= encoded(np.zeros_like(values))
 
 
 def test_a_waterfall_by_hand():

@@ -105,7 +105,7 @@ def test_the_time_share_is_that_of_the_part_in_the_whole(monkeypatch):
     monkeypatch.setattr(tflite_kernels.time, "thread_time", lambda: next(clock))
     runs = iter([lambda: None, lambda: [next(clock) for _ in range(3)]])  # one tick, and four
     monkeypatch.setattr(tflite_kernels, "_run", lambda content: next(runs))
-    monkeypatch.setattr("exporter.formats.tflite_file.write", lambda model: b"")
+    monkeypatch.setattr("exporter.formats.tflite_writer.write", lambda model: b"")
     assert tflite_kernels._time_share(None, b"", 0) == 0.25
 
 

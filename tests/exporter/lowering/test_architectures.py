@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.load import SourceOptions, declare_torchvision_operators, load, randomized
-from exporter.tracing.program import FlatModule
+from exporter.load import load
+from exporter.sources.inputs import randomized
+from exporter.sources.source import SourceOptions
+from exporter.sources.torchvision_operators import declare_torchvision_operators
+from exporter.tracing.flat_module import FlatModule
 
 pytestmark = pytest.mark.slow
 declare_torchvision_operators()  # transformers imports torchvision

@@ -16,13 +16,15 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from exporter.inspection.report import inspect
-from exporter.load import arguments
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBitWeight
-from exporter.lowering import LoweringSettings, to_coreml
+from exporter.lowering import to_coreml
 from exporter.lowering.low_bit_coreml import carry
 from exporter.lowering.representation import TABLE, Carried, Representation
+from exporter.lowering.settings import CoreMlSettings
 from exporter.modules.weight_uses import weight_uses
-from exporter.tracing.program import FlatModule, trace
+from exporter.sources.source import arguments
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import trace
 from runtimes.bundle import digest
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)
@@ -30,8 +32,8 @@ PRECISE = {"float32": 1e-5, "float16": 4 * float(np.finfo(np.float16).eps)}
 NOT_HELD = "no constant holds it that only operations read: coremltools folded or split it, or the model returns it"
 
 
-def settings_of(min_ios: int, precision: str = "float32") -> LoweringSettings:
-    return LoweringSettings(opset=20, min_ios=min_ios, coreml_precision=precision, metadata={})
+def settings_of(min_ios: int, precision: str = "float32") -> CoreMlSettings:
+    return CoreMlSettings(min_ios, precision)
 
 
 def low_bit_of(weight: np.ndarray, bits: int, kind: str = "linear") -> LowBitWeight:
@@ -59,7 +61,7 @@ def packaged(tmp_path):
         program = dataclasses.replace(trace(flat, flat.example, []), low_bit=low_bit)
         path = tmp_path / name / "model.mlpackage"
         path.parent.mkdir()
-        carried = to_coreml.lower(to_coreml.prepare(program, chosen), path, chosen)
+        carried = to_coreml.lower(to_coreml.prepare(program, chosen), path, chosen, {})
         return flat, low_bit, carried, path
 
     return make

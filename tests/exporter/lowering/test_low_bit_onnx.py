@@ -17,15 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from exporter.compression.analysis.emulation import emulated, grid_of, quantization_noise
-from exporter.load import arguments
+from exporter.compression.analysis.emulation import emulated, quantization_noise
+from exporter.low_bit.grid import grid_of
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight, Range
-from exporter.lowering import LoweringSettings, to_onnx
+from exporter.lowering import to_onnx
 from exporter.lowering.low_bit_onnx import LEFT_FLOAT, NOT_FOUND, carry
 from exporter.lowering.representation import TABLE, Carried, Representation, representation
+from exporter.lowering.settings import OnnxSettings
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import watched_weights, weight_uses
-from exporter.tracing.program import DynamicAxis, FlatModule, trace
+from exporter.sources.source import arguments
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import DynamicAxis, trace
 from runtimes.onnx_runtime import EXACT_INT8
 
 FLOAT_ERROR = 1e-5
@@ -96,9 +99,9 @@ def lowered(tmp_path):
 
 
 def write(flat: FlatModule, low_bit: LowBit, path: Path, opset=20, dynamic=()) -> tuple[tuple[Carried, ...], Path]:
-    chosen = LoweringSettings(opset=opset, min_ios=16, coreml_precision="float32", metadata={})
+    chosen = OnnxSettings(opset)
     program = dataclasses.replace(trace(flat, flat.example, dynamic), low_bit=low_bit)
-    carried = to_onnx.lower(to_onnx.prepare(program, chosen), path, chosen)
+    carried = to_onnx.lower(to_onnx.prepare(program, chosen), path, chosen, {})
     onnx.checker.check_model(str(path), full_check=True)
     return carried, path
 

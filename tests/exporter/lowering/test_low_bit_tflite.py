@@ -12,15 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from exporter.compression.analysis.emulation import quantization_noise, range_of
+from exporter.compression.analysis.emulation import quantization_noise
 from exporter.formats.tflite_file import operator_name, read
-from exporter.load import arguments
+from exporter.low_bit.grid import range_of
 from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight, Range
-from exporter.lowering import LoweringSettings, low_bit_tflite, to_tflite
+from exporter.lowering import low_bit_tflite, to_tflite
 from exporter.lowering.low_bit_tflite import NOT_FOUND, carry
 from exporter.lowering.representation import TABLE, Representation
+from exporter.lowering.settings import TfliteSettings
 from exporter.modules.weight_uses import watched_weights, weight_uses
-from exporter.tracing.program import FlatModule, trace
+from exporter.sources.source import arguments
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import trace
 
 
 class Everything(nn.Module):
@@ -247,8 +250,8 @@ def test_the_lowering_carries_the_program_s_own_table(lower_here, tmp_path):
     example = torch.randn(2, 6)
     flat, low_bit = fake_quantized(nn.Sequential(nn.Linear(6, 5)), example, 8)
     program = lower_here(flat.module, example, "tflite").program
-    settings = LoweringSettings(opset=20, min_ios=16, coreml_precision="float32", metadata={"pocketship": "{}"})
-    carried = to_tflite.lower(replace(program, low_bit=low_bit), tmp_path / "model.tflite", settings)
+    metadata = {"pocketship": "{}"}
+    carried = to_tflite.lower(replace(program, low_bit=low_bit), tmp_path / "model.tflite", TfliteSettings(), metadata)
     assert [(c.name, c.representation, c.reason) for c in carried] == [("0.weight", "int8, DEQUANTIZE", "")]
     content = (tmp_path / "model.tflite").read_bytes()
     assert ("DEQUANTIZE", 1) in operators(read(content)) and b"pocketship" in content
@@ -266,9 +269,9 @@ def test_a_normalization_is_not_folded_into_the_low_bit_weights_behind_it(tmp_pa
             norm.bias.uniform_(-1, 1)
     x = torch.randn(1, 7, 32)
     flat, low_bit = fake_quantized(module, x, 8)
-    settings = LoweringSettings(opset=20, min_ios=16, coreml_precision="float32", metadata={})
+    settings = TfliteSettings()
     program = to_tflite.prepare(replace(trace(flat, flat.example), low_bit=low_bit), settings)
-    carried = to_tflite.lower(program, tmp_path / "model.tflite", settings)
+    carried = to_tflite.lower(program, tmp_path / "model.tflite", settings, {})
     assert {(c.name, c.representation) for c in carried} == {(n, "int8, DEQUANTIZE") for n in ("1.weight", "4.weight")}
     with torch.no_grad():
         computes(tmp_path / "model.tflite", {"input": x}, {"output": flat.module(x)})

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from exporter.inspection.report import inspect
-from exporter.lowering import TARGETS, user_line
-from exporter.stages.options import IOS_VERSIONS, OPSETS
+from exporter.lowering.settings import IOS_VERSIONS, OPSETS
+from exporter.lowering.target import TARGETS
+from exporter.tracing.user_code import user_line
 
 INPUTS = {"mlp": ["input"], "cnn": ["image"], "transformer": ["ids", "mask"], "recurrent": ["series"]}
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}
@@ -300,11 +301,11 @@ class Unknown(nn.Module):
 def test_an_operation_that_a_target_lacks_is_named_with_its_line(target, tmp_path):
     import importlib
 
-    from exporter.lowering import LoweringSettings
-    from exporter.tracing.program import FlatModule, trace
+    from exporter.tracing.flat_module import FlatModule
+    from exporter.tracing.program import trace
 
     road = importlib.import_module(TARGETS[target].module)
-    settings = LoweringSettings(opset=20, min_ios=16, coreml_precision="float32", metadata={})
+    settings = TARGETS[target].settings()
     flat = FlatModule(Unknown(), (torch.eye(3),), {})
     found = road.unsupported(road.prepare(trace(flat, flat.example), settings))
     assert {refusal.target for refusal in found} == {target}

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from exporter.load import SourceOptions, declare_torchvision_operators, load
+from exporter.load import load
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.tracing.program import FlatModule
+from exporter.sources.source import SourceOptions
+from exporter.sources.torchvision_operators import declare_torchvision_operators
+from exporter.tracing.flat_module import FlatModule
 
 declare_torchvision_operators()  # timm imports torchvision
 

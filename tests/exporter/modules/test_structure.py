@@ -10,10 +10,10 @@ from torch import nn
 
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.families.series import mixer
-from exporter.load import declare_torchvision_operators
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, find_blocks, masked, path_of, sliced, without_blocks
-from exporter.tracing.program import FlatModule
+from exporter.sources.torchvision_operators import declare_torchvision_operators
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from exporter.modules.weight_uses import Use, left_out, multiply_adds, watched_weights, weight_uses
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 

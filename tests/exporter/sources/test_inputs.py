@@ -12,9 +12,20 @@ from torch import nn
 
 from benchmarks.tasks import Split, Task
 from benchmarks.tasks.scores import accuracy
-from exporter.load import Source, randomized, reshaped, weights_facts
-from exporter.sources.inputs import check_task, golden_inputs, reference, task_samples, with_free_axes, with_shapes
-from exporter.tracing.program import DynamicAxis, FlatModule
+from exporter.sources.inputs import (
+    check_task,
+    golden_inputs,
+    randomized,
+    reference,
+    reshaped,
+    task_samples,
+    with_free_axes,
+    with_shapes,
+)
+from exporter.sources.source import Source
+from exporter.sources.weights import weights_facts
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import DynamicAxis
 from runtimes.errors import BadInput
 
 EXAMPLE = {"image": torch.arange(12.0).reshape(1, 3, 4), "ids": torch.tensor([[5, 6]])}

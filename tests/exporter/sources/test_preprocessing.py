@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.load import SourceOptions, load
+from exporter.load import load
 from exporter.sources.preprocessing import NotDescribed, fitted, of_image_processor, of_timm, of_tokenizer
+from exporter.sources.source import SourceOptions
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import Classes, Image, Preprocessor, Text, read_preprocessor, to_bytes
 from runtimes.signature import Signature, TensorSpec

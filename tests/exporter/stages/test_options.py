@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
-from exporter.stages.options import Options, check_installed, check_options, parse_dynamic, parse_shapes, parse_targets
+from exporter.lowering.settings import CoreMlSettings, OnnxSettings
+from exporter.lowering.target import TARGETS
+from exporter.stages.options import (
+    Options,
+    check_installed,
+    check_options,
+    options_of,
+    parse_dynamic,
+    parse_shapes,
+    parse_targets,
+)
 from runtimes.errors import BadInput
 
 
@@ -52,7 +64,7 @@ def test_a_dynamic_axis_of_another_form(word):
 
 
 def test_the_defaults_are_in_range():
-    check_options(Options())
+    check_options(options_of())
     check_installed(Options())
 
 
@@ -72,13 +84,13 @@ def test_the_defaults_are_in_range():
 )
 def test_an_option_out_of_range(option, fault):
     with pytest.raises(BadInput) as refusal:
-        check_options(Options(**option))
+        check_options(options_of(**option))
     assert str(refusal.value) == f"{fault}; see pocketship export --help"
 
 
 def test_all_faults_are_listed_at_once():
     with pytest.raises(BadInput) as refusal:
-        check_options(Options(opset=1, min_ios=1, coreml_precision="x", atol=-1.0, targets=("y",)))
+        check_options(options_of(opset=1, min_ios=1, coreml_precision="x", atol=-1.0, targets=("y",)))
     for fault in ("--opset 1", "--min-ios 1", "--coreml-precision x", "--atol -1.0", "unknown target 'y'"):
         assert fault in str(refusal.value)
 
@@ -91,3 +103,17 @@ def test_packages_that_the_targets_need(monkeypatch):
     check_installed(Options(targets=("onnx", "tflite")))
     with pytest.raises(BadInput, match=r"coremltools not installed; pip install 'pocketship\[export\]'"):
         check_installed(Options())
+
+
+def test_words_of_a_target_go_to_its_settings():
+    options = options_of(targets=("onnx",), opset=19, coreml_precision="float16", seed=3)
+    assert options.settings["onnx"] == OnnxSettings(19)
+    assert options.settings["coreml"] == CoreMlSettings(None, "float16")
+    assert options.seed == 3 and options_of().settings == Options().settings
+    with pytest.raises(TypeError, match="unexpected keyword argument 'opsett'"):
+        options_of(opsett=19)
+
+
+def test_no_word_belongs_to_two_targets_or_to_an_export_too():
+    words = [f.name for target in TARGETS.values() for f in fields(target.settings)]
+    assert len(words) == len(set(words)) and not set(words) & {f.name for f in fields(Options)}

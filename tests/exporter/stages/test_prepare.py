@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.load import arguments, weights_facts
+from exporter.sources.weights import weights_facts
 from exporter.stages.prepare import check_weights, prepare_module
 from runtimes.errors import BadInput
 from runtimes.golden import read_golden
@@ -67,28 +67,3 @@ def test_prepare_module_writes_what_the_other_stages_read(tmp_path):
 def test_prepare_module_refuses_what_is_no_module(tmp_path):
     with pytest.raises(BadInput, match=r"function is no torch.nn.Module; give \(module, example_inputs\)"):
         prepare_module(lambda x: x, torch.zeros(1), job_in(tmp_path), lambda event: None)
-
-
-def test_example_inputs_as_forward_takes_them():
-    x, y = torch.zeros(1), torch.ones(1)
-    assert arguments(x) == ((x,), {})
-    assert arguments([x, y]) == ((x, y), {})
-    assert arguments({"b": y}) == ((), {"b": y})
-
-
-def test_the_hash_of_weights_tells_names_types_and_values_apart():
-    def facts(**tensors):
-        module = nn.Module()
-        for name, value in tensors.items():
-            module.register_buffer(name, value)
-        return weights_facts(module)["weights_sha256"]
-
-    zeros = torch.zeros(4)
-    hashes = {facts(a=zeros), facts(b=zeros), facts(a=zeros.int()), facts(a=zeros.reshape(2, 2)), facts(a=zeros + 1)}
-    assert len(hashes) == 5
-    assert facts(a=zeros) == facts(a=torch.zeros(4))
-
-
-def test_parameters_that_are_shared_count_once():
-    linear = nn.Linear(4, 4, bias=False)
-    assert weights_facts(nn.Sequential(linear, linear))["parameters"] == 16

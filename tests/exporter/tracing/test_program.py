@@ -1,11 +1,8 @@
-"""Flat names of nested inputs and outputs, dynamic axes, and the refusals with the user's line."""
+"""The trace: dynamic axes, state, weights that are shared, and the round trip through a file."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections import namedtuple
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,29 +11,10 @@ from torch import nn
 
 from exporter.low_bit.weight import LowBitWeight, Range
 from exporter.sources.inputs import with_free_axes
-from exporter.tracing.program import (
-    DynamicAxis,
-    FlatModule,
-    check_operations,
-    identifier,
-    load_program,
-    named_tensors,
-    operations,
-    save_program,
-    trace,
-)
+from exporter.tracing.flat_module import FlatModule
+from exporter.tracing.program import DynamicAxis, check_operations, load_program, operations, save_program, trace
 from runtimes.errors import BadInput, UnsupportedOperation
 from runtimes.signature import TensorSpec
-
-Pair = namedtuple("Pair", "mean, spread")
-
-
-@dataclass
-class Found:
-    """As Hugging Face models return their values."""
-
-    logits: torch.Tensor
-    hidden: torch.Tensor | None = None
 
 
 class Module(nn.Module):
@@ -66,50 +44,6 @@ def traced(function, *args, dynamic=(), **kwargs):
 X = torch.arange(6.0).reshape(2, 3)
 
 
-def test_inputs_are_named_by_their_place():
-    def forward(image, pair, *rest, options, **kwargs):
-        return image + pair[0] - pair[1] + rest[0] * rest[1] + options["shift"]["by"] - kwargs["extra"]
-
-    program = traced(forward, X, (X, X), X, X, options={"shift": {"by": X}}, extra=X)
-    inputs = ["image", "pair_0", "pair_1", "rest_0", "rest_1", "options_shift_by", "extra"]
-    assert names(program.signature.inputs) == inputs
-    assert names(program.signature.outputs) == ["output"]
-    assert program.signature.inputs[0] == TensorSpec("image", "float32", (2, 3))
-
-
-def test_what_is_no_tensor_is_fixed_in_the_program():
-    program = traced(lambda x, scale, flag=True, name="a", none=None: x * scale if flag else x, X, 3.0)
-    assert names(program.signature.inputs) == ["x"]
-    assert torch.equal(program.exported.module()(x=X)["output"], X * 3)
-
-
-@pytest.mark.parametrize(
-    ("returned", "expected"),
-    [
-        (lambda x: x + 1, ["output"]),
-        (lambda x: (x + 1,), ["output"]),
-        (lambda x: [x + 1, x + 2], ["output_0", "output_1"]),
-        (lambda x: {"b": x + 1, "a": x + 2}, ["b", "a"]),
-        (lambda x: {"b": (x + 1, {"c": x + 2})}, ["b_0", "b_1_c"]),
-        (lambda x: Pair(x + 1, x + 2), ["mean", "spread"]),
-        (lambda x: Found(x + 1), ["logits"]),
-        (lambda x: Found(x + 1, x + 2), ["logits", "hidden"]),
-        (lambda x: ((x + 1, x + 2), {"last": x + 3}), ["output_0_0", "output_0_1", "output_1_last"]),
-        (lambda x: {"a b": x + 1, "1st": x + 2, "é": x + 3}, ["a_b", "_1st", "tensor"]),
-    ],
-)
-def test_outputs_are_named_by_their_place(returned, expected):
-    signature = traced(returned, X).signature
-    assert names(signature.outputs) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "name"), [("a.b", "a_b"), ("7", "_7"), ("", "tensor"), ("__x__", "x"), ("Ünder", "nder")]
-)
-def test_identifier(text, name):
-    assert identifier(text) == name
-
-
 def test_the_program_computes_what_the_module_does_after_a_round_trip_through_its_file(tmp_path, as_exported):
     module, example = as_exported("nested")
     flat = FlatModule(module, (), example)
@@ -124,38 +58,6 @@ def test_the_program_computes_what_the_module_does_after_a_round_trip_through_it
     assert torch.equal(outputs["again"], expected["y"])
     assert torch.equal(outputs["pair_0_out"], expected["pair"][0])
     assert torch.equal(outputs["pair_1_out"], inputs["pair_0"])
-
-
-def test_an_output_named_as_an_input_gets_a_name_of_its_own():
-    program = traced(lambda x, y: {"x": x + y, "y": y}, X, X)
-    assert names(program.signature.outputs) == ["x_out", "y_out"]
-
-
-def test_two_names_that_collide_are_refused():
-    with pytest.raises(BadInput, match=r"two inputs are named 'a_b'; rename one of them"):
-        FlatModule(Module(lambda a, a_b: a["b"] + a_b), ({"b": X}, X), {})
-    with pytest.raises(BadInput, match=r"two outputs are named 'a_b'; rename one of them"):
-        named_tensors({"a": {"b": X}, "a_b": X})
-
-
-def test_what_a_module_may_not_take_or_return():
-    with pytest.raises(BadInput, match=r"the module returns a str; return tensors, or dicts or tuples of them"):
-        named_tensors({"a": "text"})
-    with pytest.raises(BadInput, match="the module returns no tensor"):
-        named_tensors({"a": None})
-    with pytest.raises(BadInput, match="input 'x' is float64; use one of float32, int64"):
-        FlatModule(Module(lambda x: x), (X.double(),), {})
-    with pytest.raises(BadInput, match=r"input 'x' is a ndarray; give a torch\.Tensor"):
-        FlatModule(Module(lambda x, y: x), (X.numpy(), X), {})
-    with pytest.raises(BadInput, match="the example inputs hold no tensor"):
-        FlatModule(Module(lambda x: x), (3.0,), {})
-    with pytest.raises(BadInput, match=r"Module: the example inputs do not fit forward\(\): too many positional"):
-        FlatModule(Module(lambda x: x), (X, X), {})
-
-
-def test_one_tensor_given_for_two_inputs_stays_two_inputs():
-    program = traced(lambda a, b: a - 2 * b, X, X)
-    assert torch.equal(program.exported.module()(a=X, b=X + 1)["output"], X - 2 * (X + 1))
 
 
 def test_axes_of_one_length_share_one_name():
@@ -181,29 +83,6 @@ def test_a_dynamic_axis_of_length_1_is_traced_with_2():
 def test_an_axis_that_the_model_fixes_is_refused():
     with pytest.raises(BadInput, match=r"torch\.export cannot trace the model"):
         traced(lambda a: a.reshape(2, 3) * 2, X, dynamic=[("a", 0)])
-
-
-def test_a_branch_on_data_is_refused_with_its_line():
-    def forward(x):
-        if x.sum() > 0:  # depends on data
-            return x
-        return -x
-
-    with pytest.raises(BadInput) as refusal:
-        traced(forward, X)
-    place = f"{__file__}:{inspect.getsourcelines(forward)[1] + 1}"
-    assert str(refusal.value).startswith(f"{place}: control flow depends on the data `if x.sum() > 0:")
-    assert "torch.where or torch.cond" in str(refusal.value)
-
-
-def test_an_operation_that_fails_is_refused_with_its_line():
-    def forward(x):
-        return x.cpu().numpy()
-
-    with pytest.raises(BadInput) as refusal:
-        traced(forward, X)
-    assert f"{__file__}:{inspect.getsourcelines(forward)[1] + 1}: torch.export cannot trace" in str(refusal.value)
-    assert "make torch.export.export(module, inputs) work first" in str(refusal.value)
 
 
 def test_state_that_changes_is_refused():
@@ -307,12 +186,3 @@ def test_low_bit_weights_travel_with_the_program(tmp_path):
     assert found.value.tolist() == [[0.5, -0.5], [0.0, 2.0]] and found.value.dtype == np.float32
     same = dataclasses.replace(low_bit["a.weight"], codes=found.codes, scale=found.scale)
     assert found == same and found.codes.dtype == np.int8
-
-
-def test_a_copy_of_a_flat_module_computes_the_same_and_shares_nothing():
-    flat = FlatModule(nn.Linear(2, 2), (torch.ones(1, 2),), {})
-    copy = flat.copy()
-    assert torch.equal(flat.compute(dict(flat.example))["output"], copy.compute(dict(copy.example))["output"])
-    with torch.no_grad():
-        copy.module.weight.zero_()
-    assert not torch.equal(flat.compute(dict(flat.example))["output"], copy.compute(dict(copy.example))["output"])

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.model import Context
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import (
     TrainingReport,
     TrainingSettings,

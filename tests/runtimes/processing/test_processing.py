@@ -136,8 +136,8 @@ def test_resizing_gives_pillows_bytes_for_many_sizes():
 
 
 def test_what_torchvision_and_timm_evaluate_with_is_the_same():
-    from exporter.load import declare_torchvision_operators
     from exporter.sources.preprocessing import of_timm
+    from exporter.sources.torchvision_operators import declare_torchvision_operators
 
     declare_torchvision_operators()
     import timm

@@ -18,7 +18,7 @@ from exporter.compression.analysis.calibration import (
     entropy_threshold,
 )
 from exporter.low_bit.weight import Range
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 

@@ -12,18 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
-from exporter.compression.analysis.emulation import (
-    Grid,
-    emulated,
-    grid_of,
-    quantization_noise,
-    quantized,
-    range_of,
-    signal_to_noise_db,
-)
-from exporter.compression.passes.integer import quantize_weight
+from exporter.compression.analysis.emulation import emulated, quantization_noise, quantized, signal_to_noise_db
+from exporter.low_bit.codes import quantize_weight
+from exporter.low_bit.grid import Grid, grid_of, range_of
 from exporter.low_bit.weight import LowBitWeight, Range
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 
 
 def flat_of(module, *args):

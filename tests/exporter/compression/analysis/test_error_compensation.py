@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from exporter.compression.analysis.error_compensation import compensated_codes, input_hessian
-from exporter.compression.passes.ternary import ternarize
-from exporter.tracing.program import FlatModule
+from exporter.low_bit.codes import ternarize
+from exporter.tracing.flat_module import FlatModule
 
 
 def correlated(seed, out=6, inputs=24, samples=200):

@@ -12,7 +12,7 @@ from exporter.compression.analysis.importance import block_influence, unit_impor
 from exporter.compression.model import Context
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, find_blocks
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 
 
 def context_of(flat, x):

@@ -14,7 +14,7 @@ from exporter.compression.analysis.emulation import signal_to_noise_db
 from exporter.compression.analysis.sensitivity import rounded, sensitivities
 from exporter.compression.model import Context, Model
 from exporter.low_bit.weight import LowBitWeight
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 

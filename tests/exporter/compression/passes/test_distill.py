@@ -24,7 +24,7 @@ from exporter.compression.passes.distill import (
     relative_error,
 )
 from exporter.compression.passes.distill import soft_cross_entropy as soft
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 LOGITS = nps.arrays(np.float64, (3, 4), elements=st.floats(-20, 20))

@@ -13,9 +13,10 @@ from torch import nn
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.analysis.emulation import emulated
 from exporter.compression.model import Context, Model
-from exporter.compression.passes.integer import Settings, apply, best_clip, channel_scale, quantize_weight
+from exporter.compression.passes.integer import Settings, apply
+from exporter.low_bit.codes import best_clip, channel_scale, quantize_weight
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import TrainingSettings, held_out_parts, label_loss, mean_loss, train
 from runtimes.errors import BadInput
 

@@ -20,7 +20,7 @@ from exporter.compression.passes.low_rank import (
     pela_rank,
     weighted_svd,
 )
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.model import Context, Model
 from exporter.compression.passes.magnitude import Settings, apply, choose, cubic_sparsity, prune, prune_mask
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
 

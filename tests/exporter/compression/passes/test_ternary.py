@@ -17,9 +17,10 @@ from benchmarks.tasks import Score, Split, Task
 from exporter.compression.analysis.sensitivity import sensitivities
 from exporter.compression.model import Context, Model
 from exporter.compression.passes import ternary
-from exporter.compression.passes.ternary import Settings, straight_through, ternarize
+from exporter.compression.passes.ternary import Settings, straight_through
+from exporter.low_bit.codes import ternarize
 from exporter.modules.weight_uses import weight_uses
-from exporter.tracing.program import FlatModule
+from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import TrainingSettings, label_loss, train
 from runtimes.errors import BadInput
 
