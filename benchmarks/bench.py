@@ -30,12 +30,13 @@ from benchmarks.results.result import (
     Result,
     Settings,
 )
-from benchmarks.tasks import Task
-from runtimes.bundle import MANIFEST, damage, digest, from_json, read_manifest
+from benchmarks.tasks.task import Task
+from runtimes.bundle import MANIFEST, damage, digest, read_manifest
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 from runtimes.golden import read_golden
 from runtimes.kernels import KernelTruth
 from runtimes.parity import prove
+from runtimes.records import from_json
 from runtimes.session import format_of
 from runtimes.types import Accuracy, Artifact, Manifest
 

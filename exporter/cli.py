@@ -186,9 +186,9 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Export a model to ONNX, TFLite and Core ML, prove each file equal to it, and write a bundle."""
+    from benchmarks.commands.words import parse_bytes, parse_percent
     from exporter import pipeline
     from exporter.compression.recipe import recipe_of
-    from exporter.ledger.rows import parse_bytes, parse_percent
     from exporter.stages.options import Options, parse_dynamic, parse_shapes, parse_targets
 
     options = Options(
@@ -243,7 +243,7 @@ def verify(
 
     manifest = read_manifest(bundle)
     if public_key is not None:
-        from exporter.delivery.sealing import check_signature
+        from exporter.delivery.signature import check_signature
 
         check_signature(bundle, public_key)
     checks = run(bundle, manifest)

@@ -40,8 +40,9 @@ from exporter.stages.targets import (
     export_settings,
 )
 from runtimes import child
-from runtimes.bundle import GOLDEN, digest, from_json
+from runtimes.bundle import GOLDEN, digest
 from runtimes.errors import BadInput, PocketshipError
+from runtimes.records import from_json
 from runtimes.signature import Signature
 from runtimes.types import SCHEMA_VERSION, BundleFile, LedgerRow, Manifest, Origin
 
@@ -120,7 +121,7 @@ def export_with(
         with writing_errors(output):
             manifest = _finish(road, options, ledger, partial)
             if options.sign is not None:
-                from exporter.delivery.sealing import sign_bundle
+                from exporter.delivery.signature import sign_bundle
 
                 sign_bundle(partial / NEW_BUNDLE, options.sign)
         commit(partial, output)
@@ -137,7 +138,7 @@ def _check_limits(options: Options) -> None:
     if not options.measure:
         raise BadInput("a limit needs measuring", where="--no-measure", remedy="leave one of them out")
     from benchmarks.measure import not_timed
-    from exporter.ledger.rows import check_judgeable
+    from exporter.ledger.limits import check_judgeable
 
     timed = [target for target in options.targets if not not_timed(Path(TARGETS[target].file_name))]
     check_judgeable(timed, options.data is not None, *limits)
@@ -147,7 +148,7 @@ def _measured(
     road: Road, options: Options, work: Path, children: Children, on_stage: OnStage, on_progress: OnProgress
 ) -> tuple[LedgerRow, ...]:
     """What each stage of the recipe cost and brought; raises LimitNotMet where that is not what the user asked for."""
-    from exporter.ledger.rows import check_limits
+    from exporter.ledger.limits import check_limits
     from exporter.stages.measure import fill_ledger
 
     ledger = fill_ledger(road.proven, options, work, children, on_stage, on_progress)
@@ -310,8 +311,8 @@ def _finish(road: Road, options: Options, ledger: tuple[LedgerRow, ...], partial
         ledger=ledger,
     )
     if ledger:
+        from exporter.ledger.limits import not_judged
         from exporter.ledger.report import write_report
-        from exporter.ledger.rows import not_judged
 
         write_report(manifest, new, not_judged(ledger, options.min_speedup))
     (new / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")

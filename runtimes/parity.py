@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from runtimes import child
-from runtimes.bundle import from_json
 from runtimes.compare import RELATIVE_TOLERANCE, compare
 from runtimes.errors import NotInstalled, ParityFailed
 from runtimes.golden import read_golden
+from runtimes.records import from_json
 from runtimes.session import open_session
 from runtimes.signature import Signature
 from runtimes.types import Parity

@@ -13,7 +13,7 @@ from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 if TYPE_CHECKING:
     from benchmarks.evaluate import Answers, Evaluation
-    from benchmarks.tasks import Task
+    from benchmarks.tasks.task import Task
 
 app = typer.Typer()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.commands.words import parse_numbers, parse_seconds, parse_share, positive
 from benchmarks.console import print_json
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from benchmarks.bench import Asked, Board, Done, Plan
     from benchmarks.devices import Options
     from benchmarks.results.result import Result
-    from benchmarks.tasks import Task
+    from benchmarks.tasks.task import Task
     from runtimes.kernels import KernelTruth
 
     KernelsOf = Callable[[Path], KernelTruth | str]
     """What exporter/cli.py hands over as the context's object: it can read how weights are stored."""
 
 app = typer.Typer()
-SECONDS_OF = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 WRONG = {"parity", "crashed", "timed-out", "out-of-memory"}
 """Causes of failure that are the artifact's own."""
 
@@ -140,55 +139,11 @@ def bench_command(
 
         write_html(results, report)
     if older and not (quiet or as_json or as_csv):
-        from benchmarks.results.compare import compare, print_comparisons
+        from benchmarks.report.comparison import print_comparisons
+        from benchmarks.results.compare import compare
 
         print_comparisons(compare(older, results))
     raise_failures(done)
-
-
-def parse_numbers(text: str, where: str, least: int) -> tuple[int, ...]:
-    """`1,2,4` as a tuple.
-
-    Raises BadInput for anything but whole numbers from `least` on, each once.
-    """
-    words = text.split(",")
-    if not all(re.fullmatch(r"\s*\d{1,4}\s*", word) for word in words) or len(set(map(int, words))) < len(words):
-        raise BadInput(f"{text!r} is no list of numbers", where=where, remedy="give it as 1,2,4")
-    if min(map(int, words)) < least:
-        raise BadInput(f"{min(map(int, words))} is too little", where=where, remedy=f"give {least} or more")
-    return tuple(map(int, words))
-
-
-def parse_seconds(text: str) -> float:
-    """`10m` as 600.0; a bare number counts seconds.
-
-    Raises BadInput for anything else, and for less than two seconds.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", text.strip())
-    if not match or float(match[1]) * SECONDS_OF[match[2]] < 2.0:
-        raise BadInput(f"{text!r} is no time of two seconds or more", where="--sustained", remedy="give it as 10m")
-    return float(match[1]) * SECONDS_OF[match[2]]
-
-
-def parse_share(text: str) -> float:
-    """`1%` as 0.01.
-
-    Raises BadInput for anything but a percentage above 0 and up to 100.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*%", text.strip())
-    if not match or not 0.0 < float(match[1]) <= 100.0:
-        raise BadInput(f"{text!r} is no percentage above 0", where="--precision", remedy="give it as 1%")
-    return float(match[1]) / 100.0
-
-
-def positive(value: float, where: str) -> float:
-    """The value, which must be above 0 and finite.
-
-    Raises BadInput otherwise.
-    """
-    if not 0 < value < float("inf"):
-        raise BadInput(f"{value:g} is too little or too much", where=where, remedy="give more than 0")
-    return value
 
 
 def raise_failures(done: tuple[Done, ...]) -> None:

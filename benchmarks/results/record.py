@@ -30,11 +30,11 @@ from benchmarks.results.result import (
     Settings,
     statistics_of,
 )
-from runtimes.bundle import from_json
 from runtimes.compare import RELATIVE_TOLERANCE, compare
 from runtimes.errors import BadInput
 from runtimes.golden import Golden, Tensors
 from runtimes.kernels import KernelTruth
+from runtimes.records import from_json
 from runtimes.signature import ExecutedBy
 from runtimes.types import EXECUTION_KINDS, Accuracy, Parity
 

@@ -51,8 +51,8 @@ def suite_command(
 ) -> None:
     """Export and measure models x recipes x formats on one device; started again, it does what is missing."""
     from benchmarks.bench import Board, Plan
-    from benchmarks.commands.bench import parse_numbers, positive
     from benchmarks.commands.bench_screen import BenchProgress
+    from benchmarks.commands.words import parse_numbers, positive
     from benchmarks.devices import Options, kind_of
     from benchmarks.results.history import url_of
     from exporter.search import suite as matrix

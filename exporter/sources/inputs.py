@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from benchmarks.agent.samples import named_for
-from benchmarks.tasks import Task
+from benchmarks.tasks.task import Task
 from exporter.load import Source, randomized, reshaped
 from exporter.tracing.program import LIBRARIES, DynamicAxis, FlatModule, Tensors
 from runtimes.errors import BadInput

@@ -113,7 +113,7 @@ def check_options(options: Options) -> None:
     if options.preprocessor is not None:
         read_preprocessor(options.preprocessor)  # before minutes are spent on the model
     if options.sign is not None:
-        from exporter.delivery.sealing import check_signing_key
+        from exporter.delivery.signature import check_signing_key
 
         check_signing_key(options.sign)
     if options.atol is not None and not 0.0 <= options.atol < float("inf"):

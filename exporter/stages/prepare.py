@@ -18,9 +18,9 @@ from exporter.sources.inputs import check_task, golden_inputs, with_free_axes, w
 from exporter.sources.preprocessing import fitted
 from exporter.stages.compress import Proofs, compress
 from exporter.tracing.program import DynamicAxis, FlatModule
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import PREPROCESSOR, Text, check_signature, read_preprocessor, to_bytes
+from runtimes.records import from_json
 from runtimes.signature import Signature
 from runtimes.types import Origin
 

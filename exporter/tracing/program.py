@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 
 from exporter.low_bit.weight import LowBit, load_low_bit, save_low_bit
 from exporter.lowering import user_line
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput, UnsupportedOperation
+from runtimes.records import from_json
 from runtimes.signature import Dimension, Signature, TensorSpec
 
 Tensors = dict[str, torch.Tensor]

@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks import bench as module
 from benchmarks.bench import Board, Plan, asked, bench, job_of
-from benchmarks.commands.bench import parse_numbers, parse_seconds, parse_share, raise_failures
+from benchmarks.commands.bench import raise_failures
 from benchmarks.commands.bench_screen import print_csv, print_results, remarks
 from benchmarks.devices import DEVICES, Interrupted, Options, kind_of, run_of
 from benchmarks.fleet import read_fleet
@@ -410,16 +410,6 @@ def test_a_job_names_files_by_their_hash(bundle, tmp_path):
     assert files[artifact.golden].name == "golden.npz" and artifact.golden.endswith(".npz")
     assert [(case.artifact, case.threads) for case in job.cases] == [(0, 1), (0, 2)]
     assert job_of(asked(bundle / "model.onnx"), Plan(), tmp_path)[0].id != job.id
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("10m", 600.0), ("90", 90.0), ("2.5s", 2.5), ("1h", 3600.0)])
-def test_times(text, seconds):
-    assert parse_seconds(text) == seconds
-
-
-def test_numbers_and_shares():
-    assert parse_numbers("1, 2,4", "--threads", 1) == (1, 2, 4)
-    assert parse_share("0.5%") == 0.005
 
 
 # --- fleets --------------------------------------------------------------------------------------------------------

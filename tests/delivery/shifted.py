@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.tasks import Split, Task, load_task
+from benchmarks.tasks import load_task
+from benchmarks.tasks.task import Split, Task
 from exporter.families import WEIGHTS
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.load import read_weights

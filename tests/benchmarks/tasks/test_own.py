@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.tasks import Task, load_task
+from benchmarks.tasks import load_task
+from benchmarks.tasks.task import Task
 from runtimes.errors import BadInput
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.tasks import Split, Task
 from benchmarks.tasks.scores import accuracy
+from benchmarks.tasks.task import Split, Task
 from exporter.load import Source, randomized, reshaped, weights_facts
 from exporter.sources.inputs import check_task, golden_inputs, reference, task_samples, with_free_axes, with_shapes
 from exporter.tracing.program import DynamicAxis, FlatModule
