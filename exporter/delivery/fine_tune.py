@@ -187,7 +187,7 @@ def _proven(folder: Path, artifact: Artifact, manifest: Manifest) -> tuple[Artif
     golden = f"golden-delivered-{artifact.format}.npz"
     places = {"artifact": folder / artifact.path, "golden": folder / artifact.golden, "output": folder / golden}
     outcome = child.call(
-        "exporter.delivery.delta:write_delivered_golden",
+        "exporter.delivery.fine_tune:write_delivered_golden",
         {name: str(place) for name, place in places.items()},
         timeout_s=TIMEOUT_S,
         memory_limit_bytes=MEMORY_FLOOR_BYTES + MEMORY_PER_ARTIFACT_BYTE * size_bytes(places["artifact"]),
