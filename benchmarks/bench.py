@@ -32,6 +32,7 @@ from benchmarks.results.result import (
 )
 from benchmarks.tasks.task import Task
 from runtimes.bundle import MANIFEST, damage, digest, read_manifest
+from runtimes.compare import limits_of
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 from runtimes.golden import read_golden
 from runtimes.kernels import KernelTruth
@@ -141,7 +142,6 @@ def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) 
     faults = [fault for fault in (damage(bundle, entry) for entry in (artifact, golden) if entry) if fault]
     if faults:
         raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
-    atol = manifest.settings.get("atol")
     return Asked(
         path=bundle / artifact.path,
         facts=ArtifactFacts(
@@ -155,12 +155,7 @@ def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) 
             recipe=tuple(step.name for step in manifest.recipe),
         ),
         golden=bundle / artifact.golden,
-        proof=Proof(
-            golden=read_golden(bundle / artifact.golden),
-            compute=artifact.compute,
-            atol=None if atol is None else float(atol),
-            noise=artifact.noise,
-        ),
+        proof=Proof(read_golden(bundle / artifact.golden), limits_of(manifest, artifact)),
     )
 
 
@@ -352,9 +347,8 @@ def _off_device(board: Board, artifact: Asked, job: Job) -> Result:
     facts: dict[str, Any] = {**facts_of_this_machine(), "executed": "off-device"}
     parity, by, failure = None, None, None
     if artifact.golden and artifact.proof:
-        proof = artifact.proof
         try:
-            parity = prove(artifact.path, artifact.golden, compute=proof.compute, atol=proof.atol, noise=proof.noise)[1]
+            parity = prove(artifact.path, artifact.golden, artifact.proof.limits)[1]
             by = parity.executed_by
             failure = None if parity.verdict == "pass" else Failure("parity", parity.reason)
         except PocketshipError as error:

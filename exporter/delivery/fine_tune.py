@@ -17,6 +17,7 @@ from exporter.delivery.files import UPDATE, files_of, update_of
 from exporter.delivery.patch import compressed
 from runtimes import child
 from runtimes.bundle import digest
+from runtimes.compare import limits_of
 from runtimes.errors import NotInstalled, ParityFailed
 from runtimes.golden import Golden, read_golden, write_golden
 from runtimes.parity import MEMORY_FLOOR_BYTES, MEMORY_PER_ARTIFACT_BYTE, TIMEOUT_S, prove, size_bytes
@@ -198,14 +199,7 @@ def _proven(folder: Path, artifact: Artifact, manifest: Manifest) -> tuple[Artif
         raise ParityFailed(f"the runtime {child.describe(outcome)}", where=artifact.path, remedy="add --exact")
     pairs = zip(read_golden(places["golden"]).outputs, read_golden(places["output"]).outputs, strict=True)
     distance = max(float(np.max(np.abs(w[name].astype(float) - g[name]), initial=0)) for w, g in pairs for name in w)
-    atol = manifest.settings.get("atol")
-    _, parity = prove(
-        folder / artifact.path,
-        folder / golden,
-        compute=artifact.compute,
-        atol=None if atol is None else float(atol),
-        noise=artifact.noise,
-    )
+    _, parity = prove(folder / artifact.path, folder / golden, limits_of(manifest, artifact))
     size, sha256 = digest(folder / artifact.path)
     return replace(artifact, size_bytes=size, sha256=sha256, golden=golden, parity=parity), distance
 

@@ -21,6 +21,7 @@ from exporter.stages.options import Options, version_for
 from exporter.stages.snapshot import PROGRAM, SETTINGS, Snapshot, TargetNeeds, folder_of
 from runtimes import child, parity
 from runtimes.bundle import digest
+from runtimes.compare import RELATIVE_TOLERANCE, Limits
 from runtimes.errors import ParityFailed, UnsupportedOperation
 from runtimes.signature import Signature, TensorSpec
 from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin
@@ -214,9 +215,7 @@ class Road:
         signature, proof = parity.prove(
             path,
             self._work / snapshot.folder / needs.golden,
-            compute=compute,
-            atol=options.atol,
-            noise=needs.noise,
+            Limits(RELATIVE_TOLERANCE[compute], options.atol, needs.noise),
             log_path=self._work / f"{target}.log",
             scratch=self._work,
             on_start=self._children.add,
