@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.results.execution import execution, latency_is_real
 from benchmarks.results.result import Result
 from benchmarks.results.stats import NO_DIFFERENCE, Estimate, in_words, median, process_ratio_interval
-from benchmarks.results.trust import execution, latency_is_real
 from benchmarks.results.words import short, threads_of
 from runtimes.errors import BadInput, LimitNotMet
 

@@ -39,7 +39,7 @@ def load_task(word: str) -> Task:
     if word in TASKS:
         return importlib.import_module(TASKS[word].module).load(word)
     if re.fullmatch(r".+\.py(:\w+)?", word) or Path(word).exists():
-        return importlib.import_module("benchmarks.tasks.own").load(word)
+        return importlib.import_module("benchmarks.tasks.user_data").load(word)
     close = difflib.get_close_matches(word, TASKS, n=1)
     raise BadInput(
         "no such task, folder or file",

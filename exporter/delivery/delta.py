@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from exporter.delivery import update_file
 from exporter.delivery.files import files_of, intact_files, manifest_hash, names_of, update_of
-from exporter.delivery.fine_tune import Say, _Plan
-from exporter.delivery.patch import _zstandard, compressed
+from exporter.delivery.fine_tune import FineTune, Say
+from exporter.delivery.patch import compressed, zstandard_library
+from exporter.delivery.storage import write_file
 from exporter.delivery.update_file import Header, Part
 from runtimes.bundle import GOLDEN, MANIFEST, read_manifest
 from runtimes.errors import BadInput, LimitNotMet
@@ -82,7 +83,7 @@ def delta(
     from exporter.delivery.sealing import seal
     from exporter.delivery.signature import sign_bundle
 
-    _zstandard()
+    zstandard_library()
     if not 0.0 < density <= 0.5:
         raise BadInput(f"a density of {density:g} is none", where="--density", remedy="give 0.1% to 50%")
     if max_drop is not None and task is None:
@@ -97,7 +98,7 @@ def delta(
     if base == manifest_hash(new):
         raise BadInput("both bundles are the same", where=str(new), remedy="give the old one, then the new one")
     with tempfile.TemporaryDirectory(prefix="pocketship-") as scratch:
-        plan = _Plan(old, new, before, after, density, exact, Path(scratch))
+        plan = FineTune(old, new, before, after, density, exact, Path(scratch))
         alpha = plan.tuned(task, say)
         delivered = Path(scratch) / "delivered"
         manifest, distances, accuracies = plan.deliver(delivered, alpha, task, say)
@@ -108,7 +109,7 @@ def delta(
     content = update_file.write(header, data)
     if sign or encrypt:
         content = seal(content, kind="update", sign=sign, encrypt=encrypt)
-    _write(content, output)
+    write_file(output, content)
     kept = None if alpha is None else density
     is_exact = alpha is None
     return Delta(output, len(content), is_exact, kept, alpha, files, accuracies, distances, header)
@@ -174,18 +175,3 @@ def _packed(
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write(content: bytes, output: Path) -> None:
-    """In one rename.
-
-    Raises BadInput where it cannot be written.
-    """
-    part = output.with_name(f".{output.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(output)
-    except OSError as error:
-        raise BadInput(f"cannot be written ({error.strerror})", where=str(output), remedy="give another -o") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from runtimes.session import open_session
 from runtimes.types import Accuracy, Artifact, BundleFile, Manifest, RecipeStep
 
 if TYPE_CHECKING:
-    from benchmarks.tasks import Task
+    from benchmarks.tasks.task import Task
 
 ALPHAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 MOST_OTHER_BYTES, MOST_OTHER_SHARE = 4096, 200
@@ -33,7 +33,7 @@ MOST_OTHER_BYTES, MOST_OTHER_SHARE = 4096, 200
 Say = Callable[[str], None]
 
 
-class _Plan:
+class FineTune:
     """Which files of the new bundle become task vectors, and what they give."""
 
     def __init__(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.delivery.storage import _read, _unwritable
+from exporter.delivery.storage import read_file, unwritable
 from runtimes.errors import BadInput, NotInstalled
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def keygen(name: Path, *, encryption: bool = False, force: bool = False) -> Keys
 
     Raises BadInput where one of them exists (without `force`), or cannot be written.
     """
-    _cryptography()
+    need_cryptography()
     secret, public = name.with_name(f"{name.name}.{'aes' if encryption else 'key'}"), name.with_name(f"{name.name}.pub")
     paths = (secret,) if encryption else (secret, public)
     for path in paths:
@@ -51,7 +51,7 @@ def keygen(name: Path, *, encryption: bool = False, force: bool = False) -> Keys
     try:
         public.write_bytes(private.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
     except OSError as error:
-        raise _unwritable(public, error) from error
+        raise unwritable(public, error) from error
     return Keys(paths, key_id(private.public_key()))
 
 
@@ -60,22 +60,27 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
-def _cryptography() -> None:
+def need_cryptography() -> None:
+    """Raise NotInstalled without the library."""
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
         raise NotInstalled("cryptography is not installed", remedy="pip install 'pocketship[delivery]'") from error
 
 
-def _private(path: Path) -> Ed25519PrivateKey:
-    _cryptography()
+def private_key_of(path: Path) -> Ed25519PrivateKey:
+    """The key to sign with of a .key file.
+
+    Raises BadInput for one that is none, or that others may read.
+    """
+    need_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     remedy = "give the .key file of pocketship keygen"
     try:
-        found = load_pem_private_key(_read(path), password=None)
+        found = load_pem_private_key(read_file(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # what the library says may hold parts of the key
         raise BadInput("this is no private key to sign with", where=str(path), remedy=remedy) from error
     if not isinstance(found, Ed25519PrivateKey):
@@ -84,15 +89,19 @@ def _private(path: Path) -> Ed25519PrivateKey:
     return found
 
 
-def _public(path: Path) -> Ed25519PublicKey:
-    _cryptography()
+def public_key_of(path: Path) -> Ed25519PublicKey:
+    """The key to check signatures with of a .pub file.
+
+    Raises BadInput for one that is none.
+    """
+    need_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     remedy = "give the .pub file of pocketship keygen"
     try:
-        found = load_pem_public_key(_read(path))
+        found = load_pem_public_key(read_file(path))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadInput("this is no public key", where=str(path), remedy=remedy) from error
     if not isinstance(found, Ed25519PublicKey):
@@ -100,11 +109,15 @@ def _public(path: Path) -> Ed25519PublicKey:
     return found
 
 
-def _secret(path: Path | None) -> bytes:
+def secret_key_of(path: Path | None) -> bytes:
+    """The 32 bytes to encrypt with of an .aes file.
+
+    Raises BadInput for one that is none, or that others may read.
+    """
     assert path is not None
-    _cryptography()
+    need_cryptography()
     try:
-        key = base64.b64decode(_read(path).strip(), validate=True)
+        key = base64.b64decode(read_file(path).strip(), validate=True)
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
@@ -128,6 +141,6 @@ def _write_secret(path: Path, content: bytes) -> None:
             stream.write(content)
         part.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         part.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ LEVEL, LARGEST_WINDOW = 19, 31
 """zstd's level, and the binary logarithm of its largest window, which must reach back over both files."""
 
 
-def _zstandard():  # type: ignore[no-untyped-def]  # a module
+def zstandard_library():  # type: ignore[no-untyped-def]  # a module
+    """The module. Raises NotInstalled without it."""
     try:
         import zstandard
     except ImportError as error:
@@ -19,7 +20,7 @@ def _zstandard():  # type: ignore[no-untyped-def]  # a module
 
 def compressed(content: bytes, dictionary: bytes) -> bytes:
     """A zstd frame; with a dictionary it is a binary diff against that, as `zstd --patch-from` makes it."""
-    zstandard = _zstandard()
+    zstandard = zstandard_library()
     window = min(LARGEST_WINDOW, max(10, (len(content) + len(dictionary)).bit_length() + 1))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         LEVEL, window_log=window, enable_ldm=bool(dictionary), source_size=len(content)
@@ -33,7 +34,7 @@ def decompressed(frame: bytes, dictionary: bytes, size: int) -> bytes:
 
     Raises BadInput where it holds anything else.
     """
-    zstandard = _zstandard()
+    zstandard = zstandard_library()
     given = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if dictionary else None
     try:
         if zstandard.frame_content_size(frame) != size:  # before any of it is unpacked

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder, writing_errors
-from exporter.delivery.keys import KEY_BYTES, _private, _public, _secret, key_id
-from exporter.delivery.signature import _verify
-from exporter.delivery.storage import AGAIN, LARGEST, _read, _replace
+from exporter.delivery.keys import KEY_BYTES, key_id, private_key_of, public_key_of, secret_key_of
+from exporter.delivery.signature import verify
+from exporter.delivery.storage import AGAIN, LARGEST, read_file, write_file
 from runtimes.bundle import inside, read_manifest
 from runtimes.errors import BadInput, ParityFailed
 
@@ -50,7 +50,7 @@ def pack(
     if output.exists() and not force:
         raise BadInput("the file exists", where=str(output), remedy="add --force to replace it")
     sealed = seal(_archived(bundle), kind="bundle", sign=sign, encrypt=encrypt)
-    _replace(output, sealed)
+    write_file(output, sealed)
     return len(sealed)
 
 
@@ -85,7 +85,7 @@ def unpack(
 
     Raises BadInput and ParityFailed as `unseal`, and BadInput for an archive that leads out of the folder.
     """
-    sealed = _read(path)
+    sealed = read_file(path)
     content, signer = unseal(sealed, kind="bundle", public_key=public_key, key=key, where=str(path))
     claimed = str(_split(sealed, "bundle", str(path))[0]["signer"])
     output = output.absolute()
@@ -97,21 +97,16 @@ def unpack(
     return signer, claimed
 
 
-def seal_file(path: Path, output: Path, *, kind: str, sign: Path | None, encrypt: Path | None) -> None:
-    """Seal the content of a file into another, or into itself."""
-    _replace(output, seal(_read(path), kind=kind, sign=sign, encrypt=encrypt))
-
-
 def unseal_file(path: Path, output: Path, *, kind: str, public_key: Path | None, key: Path | None) -> str | None:
     """Open a sealed file into another; see `unseal`."""
-    content, signer = unseal(_read(path), kind=kind, public_key=public_key, key=key, where=str(path))
-    _replace(output, content)
+    content, signer = unseal(read_file(path), kind=kind, public_key=public_key, key=key, where=str(path))
+    write_file(output, content)
     return signer
 
 
 def seal(content: bytes, *, kind: str, sign: Path | None = None, encrypt: Path | None = None) -> bytes:
     """The sealed form of `content`: header, chunks, signature."""
-    private = _private(sign) if sign else None
+    private = private_key_of(sign) if sign else None
     salt = os.urandom(KEY_BYTES) if encrypt else b""
     header = {
         "kind": kind,
@@ -121,7 +116,7 @@ def seal(content: bytes, *, kind: str, sign: Path | None = None, encrypt: Path |
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     head = MAGIC + len(text).to_bytes(4, "little") + text
-    body = _encrypted(content, _file_key(_secret(encrypt), salt), head) if encrypt else content
+    body = _encrypted(content, _file_key(secret_key_of(encrypt), salt), head) if encrypt else content
     signature = private.sign(FILE_DOMAIN + hashlib.sha256(head + body).digest()) if private else b""
     return head + body + signature
 
@@ -142,8 +137,8 @@ def unseal(
     if public_key is not None:
         if not signed:
             raise ParityFailed("the file is not signed", where=where, remedy=AGAIN)
-        public = _public(public_key)
-        _verify(public, signature, FILE_DOMAIN + hashlib.sha256(head + body).digest(), where)
+        public = public_key_of(public_key)
+        verify(public, signature, FILE_DOMAIN + hashlib.sha256(head + body).digest(), where)
         signer = key_id(public)
     if not header["salt"]:
         if len(body) != header["size"]:
@@ -151,7 +146,8 @@ def unseal(
         return body, signer
     if key is None:
         raise BadInput("the file is encrypted", where=where, remedy="give --key FILE")
-    return _decrypted(body, _file_key(_secret(key), bytes.fromhex(header["salt"])), head, header["size"], where), signer
+    file_key = _file_key(secret_key_of(key), bytes.fromhex(header["salt"]))
+    return _decrypted(body, file_key, head, header["size"], where), signer
 
 
 def _split(sealed: bytes, kind: str | None, where: str) -> tuple[dict[str, Any], bytes, bytes]:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.delivery.keys import _private, _public, key_id
-from exporter.delivery.storage import AGAIN, _unwritable
+from exporter.delivery.keys import key_id, private_key_of, public_key_of
+from exporter.delivery.storage import AGAIN, unwritable
 from runtimes.bundle import MANIFEST, read_manifest
 from runtimes.errors import ParityFailed
 
@@ -25,20 +25,20 @@ def sign_bundle(bundle: Path, key: Path) -> str:
     Raises BadInput where there is no bundle, or the key cannot be used.
     """
     read_manifest(bundle)
-    private = _private(key)
+    private = private_key_of(key)
     signer = key_id(private.public_key())
     signature = private.sign(MANIFEST_DOMAIN + (bundle / MANIFEST).read_bytes())
     text = json.dumps({"signer": signer, "ed25519": base64.b64encode(signature).decode()}) + "\n"
     try:
         (bundle / SIGNATURE).write_text(text, encoding="ascii")
     except OSError as error:
-        raise _unwritable(bundle / SIGNATURE, error) from error
+        raise unwritable(bundle / SIGNATURE, error) from error
     return signer
 
 
 def check_signing_key(key: Path) -> None:
     """Raise BadInput for a key that nothing can be signed with."""
-    _private(key)
+    private_key_of(key)
 
 
 def check_signature(bundle: Path, public_key: Path) -> str:
@@ -47,7 +47,7 @@ def check_signature(bundle: Path, public_key: Path) -> str:
     Raises ParityFailed for a bundle that is not signed, or by another key, or was changed since; BadInput for a key
     that is none.
     """
-    public = _public(public_key)
+    public = public_key_of(public_key)
     read_manifest(bundle)
     try:
         found = json.loads((bundle / SIGNATURE).read_text(encoding="ascii"))
@@ -56,11 +56,12 @@ def check_signature(bundle: Path, public_key: Path) -> str:
         raise ParityFailed("the bundle is not signed", where=str(bundle), remedy=AGAIN) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ParityFailed("the bundle's signature cannot be read", where=str(bundle), remedy=AGAIN) from error
-    _verify(public, signature, MANIFEST_DOMAIN + (bundle / MANIFEST).read_bytes(), str(bundle))
+    verify(public, signature, MANIFEST_DOMAIN + (bundle / MANIFEST).read_bytes(), str(bundle))
     return key_id(public)
 
 
-def _verify(public: Ed25519PublicKey, signature: bytes, message: bytes, where: str) -> None:
+def verify(public: Ed25519PublicKey, signature: bytes, message: bytes, where: str) -> None:
+    """Raise ParityFailed where the signature of `message` is not that key's."""
     from cryptography.exceptions import InvalidSignature
 
     try:

@@ -13,9 +13,9 @@ from pathlib import Path
 from benchmarks.bench import UNFIT, Asked, Board, Done, OnEvent, asked, bench
 from benchmarks.devices import kind_of
 from benchmarks.report import write_html
+from benchmarks.results.execution import execution
 from benchmarks.results.record import with_kernels
 from benchmarks.results.result import Result, read_results, write_results
-from benchmarks.results.trust import execution
 from benchmarks.tasks import load_task
 from exporter import pipeline
 from exporter.bundle.writer import writing_errors

@@ -23,8 +23,8 @@ from benchmarks.commands.bench import raise_failures
 from benchmarks.commands.bench_screen import print_csv, print_results, remarks
 from benchmarks.devices import DEVICES, Interrupted, Options, kind_of, run_of
 from benchmarks.fleet import read_fleet
+from benchmarks.results.execution import latency_is_real
 from benchmarks.results.result import Failure, read_results
-from benchmarks.results.trust import latency_is_real
 from runtimes.errors import BadInput, ParityFailed
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -199,7 +199,7 @@ def test_keys_of_another_kind_are_refused_and_nothing_of_them_is_said(keys, tmp_
 
 def test_a_key_of_an_unknown_algorithm_is_refused(tmp_path):
     der = bytes.fromhex("300c300506032a03040303000102")
-    for kind, call in (("PUBLIC", key_files._public), ("PRIVATE", key_files._private)):
+    for kind, call in (("PUBLIC", key_files.public_key_of), ("PRIVATE", key_files.private_key_of)):
         text = f"-----BEGIN {kind} KEY-----\n{base64.b64encode(der).decode()}\n-----END {kind} KEY-----\n"
         (tmp_path / "odd").write_text(text)
         with pytest.raises(BadInput, match="this is no p"):

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.agent.samples import named_for
 from benchmarks.tasks import TASKS, load_task
-from benchmarks.tasks.own import check
 from benchmarks.tasks.task import shared_samples
+from benchmarks.tasks.user_data import check
 from runtimes.errors import BadInput
 
 

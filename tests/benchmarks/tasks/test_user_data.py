@@ -171,7 +171,7 @@ CODE = """
 import numpy as np
 from functools import partial
 from benchmarks.tasks.scores import accuracy
-from benchmarks.tasks import Split, Task
+from benchmarks.tasks.task import Split, Task
 
 def arrays(seed):
     generator = np.random.default_rng(seed)
