@@ -21,14 +21,13 @@ import numpy as np
 from benchmarks.agent.machine import facts as facts_of_this_machine
 from benchmarks.devices import Interrupted, Options, kind_of, run_of
 from benchmarks.job import Case, Job, JobArtifact, Json
-from benchmarks.results.record import Proof, Recorder, with_kernels
+from benchmarks.results.record import Proof, Recorder, settings_of, with_kernels
 from benchmarks.results.result import (
     RESULT_VERSION,
     ArtifactFacts,
     DeviceFacts,
     Failure,
     Result,
-    Settings,
 )
 from benchmarks.tasks.task import Task
 from runtimes.bundle import MANIFEST, damage, digest, read_manifest
@@ -353,10 +352,6 @@ def _off_device(board: Board, artifact: Asked, job: Job) -> Result:
             failure = None if parity.verdict == "pass" else Failure("parity", parity.reason)
         except PocketshipError as error:
             failure = Failure("refused", str(error))
-    settings = {
-        key: getattr(job, key)
-        for key in ("seconds", "warmup_s", "batch", "affinity", "sustained_s", "precision", "processes", "seed")
-    }
     return Result(
         schema_version=RESULT_VERSION,
         id=str(uuid.uuid4()),
@@ -366,7 +361,7 @@ def _off_device(board: Board, artifact: Asked, job: Job) -> Result:
         device=from_json(DeviceFacts, facts),
         executed_by=by,
         artifact=artifact.facts,
-        settings=Settings(threads=None, **settings),
+        settings=settings_of(job, threads=None),
         parity=parity,
         notes=("Core ML runs on Apple devices only: its latency is not measured here (off-device)",),
         failure=failure,

@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.commands.options import (
+    AcceptNewHostKey,
+    History,
+    Identity,
+    KnownHosts,
+    Limit,
+    Processes,
+    Seconds,
+    Threads,
+    Warmup,
+    Wheels,
+)
 from benchmarks.commands.words import parse_numbers, parse_seconds, parse_share, positive
 from benchmarks.console import print_json
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
@@ -41,36 +53,32 @@ def bench_command(
     ] = [],  # noqa: B006
     fleet: Annotated[Path | None, typer.Option(help="A boards.yaml: measure on all its boards at once.")] = None,
     target: Annotated[str, typer.Option("--target", "-t", help="Of a bundle, only these formats.")] = "all",
-    threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")] = "1",
-    seconds: Annotated[float, typer.Option(help="How long each artifact is measured, at least.")] = 2.0,
+    threads: Threads = "1",
+    seconds: Seconds = 2.0,
     precision: Annotated[
         str | None, typer.Option(help="Measure until the 95% interval of the median is within this, as 1%.")
     ] = None,
-    warmup: Annotated[float, typer.Option(help="The longest warm-up in seconds; it ends once it is stable.")] = 10.0,
+    warmup: Warmup = 10.0,
     batch: Annotated[int | None, typer.Option(help="So many samples at once, where the first axis is free.")] = None,
     data: Annotated[str | None, typer.Option(help="A task, as for eval: accuracy on the device.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Take at most so many test samples.")] = None,
+    limit: Limit = None,
     sustained: Annotated[
         str | None, typer.Option(help="Run each artifact alone and without a pause for so long, as 10m.")
     ] = None,
     affinity: Annotated[str | None, typer.Option(help="Run on these processors only, as 0,1.")] = None,
-    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 5,
+    processes: Processes = 5,
     seed: Annotated[int, typer.Option(help="Of the turns' order and of random inputs.")] = 0,
     timeout: Annotated[float, typer.Option(help="An artifact that gives no answer for so many seconds hangs.")] = 600.0,
     against: Annotated[Path | None, typer.Option(help="Compare with the results of this file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this .json file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report of them to this .html file.")] = None,
-    history: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the history, or none; by default a local SQLite file.")
-    ] = None,
+    history: History = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV on stdout.")] = False,
-    accept_new_host_key: Annotated[
-        bool, typer.Option("--accept-new-host-key", help="ssh: take in the key of a host that is not known yet.")
-    ] = False,
-    identity: Annotated[Path | None, typer.Option(help="ssh: the file of a private key.")] = None,
-    known_hosts: Annotated[Path | None, typer.Option(help="ssh: the file of known host keys.")] = None,
-    wheels: Annotated[Path | None, typer.Option(help="ssh: a folder of wheels for the board.")] = None,
+    accept_new_host_key: AcceptNewHostKey = False,
+    identity: Identity = None,
+    known_hosts: KnownHosts = None,
+    wheels: Wheels = None,
     clean: Annotated[bool, typer.Option("--clean", help="ssh, adb: remove all that was put there.")] = False,
     runner: Annotated[Path | None, typer.Option(help="adb: LiteRT's benchmark_model binary, for .tflite.")] = None,
     bind: Annotated[str, typer.Option(help="browser: the address to serve on, as 0.0.0.0 for phones.")] = "127.0.0.1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -212,18 +213,7 @@ class Recorder:
         failure = case.failure or (lost if not self.ended else None)
         if failure is None and parity is not None and parity.verdict != "pass":
             failure = Failure("parity", parity.reason)
-        settings = Settings(
-            threads=chosen.threads,
-            seconds=job.seconds,
-            warmup_s=job.warmup_s,
-            batch=job.batch,
-            affinity=job.affinity,
-            sustained_s=job.sustained_s,
-            precision=job.precision,
-            processes=job.processes,
-            seed=job.seed,
-            inputs=case.loaded.get("inputs", ""),
-        )
+        settings = settings_of(job, chosen.threads, case.loaded.get("inputs", ""))
         return Result(
             schema_version=RESULT_VERSION,
             id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{job.id}/{self._target}/{i}")),
@@ -273,6 +263,13 @@ TAKEN: dict[str, Any] = {
     "end": Recorder.end,
 }
 """event -> what takes it in, with the `_Case` that it is of, or None."""
+
+
+def settings_of(job: Job, threads: int | None, inputs: str = "") -> Settings:
+    """What a result keeps of its job."""
+    names = {each.name for each in dataclasses.fields(Settings)} - {"threads", "inputs"}
+    kept = {name: getattr(job, name) for name in names}
+    return Settings(threads=threads, inputs=inputs, **kept)
 
 
 def decoded(value: Any, where: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.delivery.storage import read_file, unwritable
+from exporter.delivery.storage import read_file, write_file
 from runtimes.errors import BadInput, NotInstalled
 
 if TYPE_CHECKING:
@@ -40,18 +40,15 @@ def keygen(name: Path, *, encryption: bool = False, force: bool = False) -> Keys
             raise BadInput("the key exists", where=str(path), remedy="give another name, or --force to lose it")
     if encryption:
         key = os.urandom(KEY_BYTES)
-        _write_secret(secret, base64.b64encode(key) + b"\n")
+        write_file(secret, base64.b64encode(key) + b"\n", secret=True)
         return Keys(paths, hashlib.sha256(key).hexdigest()[:16])
     from cryptography.hazmat.primitives import serialization as s
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
-    _write_secret(secret, pem)
-    try:
-        public.write_bytes(private.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
-    except OSError as error:
-        raise unwritable(public, error) from error
+    write_file(secret, pem, secret=True)
+    write_file(public, private.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
     return Keys(paths, key_id(private.public_key()))
 
 
@@ -131,16 +128,3 @@ def _check_private(path: Path) -> None:
     """Raise BadInput, as ssh does, where others than the owner may read a secret key."""
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise BadInput("others may read this secret key", where=str(path), remedy=f"chmod 600 {path.name}")
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.unlink(missing_ok=True)
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(content)
-        part.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)

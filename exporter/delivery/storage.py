@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from runtimes.errors import BadInput
@@ -23,14 +24,16 @@ def read_file(path: Path) -> bytes:
         raise BadInput(f"cannot be read ({error.strerror})", where=str(path), remedy="check the path") from error
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """In one rename.
+def write_file(path: Path, content: bytes, *, secret: bool = False) -> None:
+    """In one rename; a secret is for its owner alone from the first byte on.
 
     Raises BadInput where it cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(content)
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o666), "wb") as stream:
+            stream.write(content)
         part.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
