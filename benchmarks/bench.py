@@ -53,7 +53,7 @@ RUNNER = "over adb, .tflite needs --runner, the path of LiteRT's own benchmark_m
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchArtifact:
     """An artifact to bench, its golden values, what it is proven against and its kernel truth, where there are any."""
 
     path: Path
@@ -113,7 +113,7 @@ class Stopped(Exception):
 OnEvent = Callable[[Board, Json], None]
 
 
-def asked(path: Path, targets: Sequence[str] = ()) -> tuple[Asked, ...]:
+def bench_artifacts(path: Path, targets: Sequence[str] = ()) -> tuple[BenchArtifact, ...]:
     """The artifacts of a bundle, intact, or the one of a file, which is proven if its bundle lies around it.
 
     Raises BadInput for what is neither, ParityFailed for a bundle whose files are not the manifest's.
@@ -129,19 +129,19 @@ def asked(path: Path, targets: Sequence[str] = ()) -> tuple[Asked, ...]:
                 if artifact.path == path.name:
                     return (_of_bundle(path.parent, manifest, artifact, str(path)),)
         size, sha256 = digest(path.resolve())
-        return (Asked(path, ArtifactFacts(path.name, kind, size, sha256)),)
+        return (BenchArtifact(path, ArtifactFacts(path.name, kind, size, sha256)),)
     manifest = read_manifest(path)
     return tuple(
         _of_bundle(path, manifest, a, a.path) for a in manifest.artifacts if not targets or a.format in targets
     )
 
 
-def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) -> Asked:
+def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) -> BenchArtifact:
     golden = next((file for file in manifest.files if file.path == artifact.golden), None)
     faults = [fault for fault in (damage(bundle, entry) for entry in (artifact, golden) if entry) if fault]
     if faults:
         raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
-    return Asked(
+    return BenchArtifact(
         path=bundle / artifact.path,
         facts=ArtifactFacts(
             name=name,
@@ -169,7 +169,7 @@ def unfit_on(board: Board) -> dict[str, str]:
 
 
 def bench(
-    artifacts: Sequence[Asked],
+    artifacts: Sequence[BenchArtifact],
     boards: Sequence[Board],
     on_event: OnEvent = lambda board, event: None,
     on_done: Callable[[Done], None] = lambda done: None,
@@ -224,7 +224,7 @@ def bench(
 
 def _bench_on(
     board: Board,
-    artifacts: Sequence[Asked],
+    artifacts: Sequence[BenchArtifact],
     on_event: OnEvent,
     on_done: Callable[[Done], None],
     stop: threading.Event,
@@ -272,7 +272,7 @@ def _bench_on(
     return done
 
 
-def job_of(artifacts: Sequence[Asked], plan: Plan, folder: Path) -> tuple[Job, dict[str, Path], np.ndarray]:
+def job_of(artifacts: Sequence[BenchArtifact], plan: Plan, folder: Path) -> tuple[Job, dict[str, Path], np.ndarray]:
     """The job for these artifacts, the files it names, the order of the task's samples; `folder` takes new files."""
     files: dict[str, Path] = {}
     order, data = np.zeros(0, np.int64), None
@@ -341,7 +341,7 @@ def _accuracy(task: Task, recorder: Recorder, case: int, result: Result, order: 
     return Accuracy(found.metric, found.value, found.low, found.high, found.samples, dict(found.others))
 
 
-def _off_device(board: Board, artifact: Asked, job: Job) -> Result:
+def _off_device(board: Board, artifact: BenchArtifact, job: Job) -> Result:
     """A Core ML package off macOS: graph and weights are proven by the evaluator, and nothing is timed."""
     facts: dict[str, Any] = {**facts_of_this_machine(), "executed": "off-device"}
     parity, by, failure = None, None, None

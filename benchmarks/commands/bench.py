@@ -26,7 +26,7 @@ from benchmarks.console import print_json
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 if TYPE_CHECKING:
-    from benchmarks.bench import Asked, Board, Done, Plan
+    from benchmarks.bench import BenchArtifact, Board, Done, Plan
     from benchmarks.devices import Options
     from benchmarks.results.result import Result
     from benchmarks.tasks.task import Task
@@ -90,7 +90,7 @@ def bench_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Measure artifacts where they run: latency, load time, memory, parity and accuracy, all in their own runtime."""
-    from benchmarks.bench import Board, Plan, asked
+    from benchmarks.bench import Board, Plan, bench_artifacts
     from benchmarks.devices import Options, kind_of
 
     if as_json and as_csv:
@@ -131,7 +131,7 @@ def bench_command(
         raise BadInput("it would not show the address to open", where="--open, --quiet", remedy="leave one of them out")
     boards = _fleet(fleet, plan, options) if fleet else [Board(word, plan, options) for word in on or ["local"]]
     formats = _formats(target)
-    chosen = [found for path in artifacts for found in asked(path, formats)]
+    chosen = [found for path in artifacts for found in bench_artifacts(path, formats)]
     if not chosen:
         raise BadInput(f"no artifact is {target}", where="--target", remedy="give a format that the bundle has")
     older = _read(against) if against else ()
@@ -212,7 +212,7 @@ def _fleet(path: Path, plan: Plan, options: Options) -> list[Board]:
     return list(read_fleet(path, plan, options))
 
 
-def _with_kernels(chosen: list[Asked], kernels_of: KernelsOf | None) -> list[Asked]:
+def _with_kernels(chosen: list[BenchArtifact], kernels_of: KernelsOf | None) -> list[BenchArtifact]:
     """The artifacts with their kernel truth; where the weights are known to be float there is nothing to find."""
     if kernels_of is None:
         return chosen
@@ -236,7 +236,7 @@ def _check_writable(path: Path | None) -> None:
 
 
 def _run(
-    chosen: list[Asked], boards: list[Board], history: str | None, output: Path | None, quiet: bool
+    chosen: list[BenchArtifact], boards: list[Board], history: str | None, output: Path | None, quiet: bool
 ) -> tuple[Done, ...]:
     """Bench, with progress on stderr; what a board gave is kept as soon as it is there."""
     from benchmarks.bench import bench

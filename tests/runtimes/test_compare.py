@@ -313,7 +313,7 @@ def test_what_passes_lies_within_its_tolerance_and_changes_with_the_input(sample
 )
 def test_verify_bench_delta_and_embed_use_the_same_limits(exported, copy_of, monkeypatch, compute, atol, noise, wanted):
     """Each gets them from the manifest alone, whatever gave them there."""
-    from benchmarks.bench import asked
+    from benchmarks.bench import bench_artifacts
     from exporter.bundle.writer import write_manifest
     from exporter.delivery import fine_tune
     from exporter.embed.describe import describe
@@ -339,7 +339,7 @@ def test_verify_bench_delta_and_embed_use_the_same_limits(exported, copy_of, mon
     monkeypatch.setattr(fine_tune, "prove", prove)
     verify.verify(bundle, manifest)
     fine_tune._proven(bundle, artifact, manifest)
-    found.append(asked(bundle)[0].proof.limits)
+    found.append(bench_artifacts(bundle)[0].proof.limits)
     assert len(found) == 3
     assert [limits.tolerance(output, largest) for limits in found] == [wanted(largest)] * 3
     (embedded,) = describe(bundle, ("onnx",)).artifacts
