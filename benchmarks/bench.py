@@ -21,21 +21,22 @@ import numpy as np
 from benchmarks.agent.machine import facts as facts_of_this_machine
 from benchmarks.devices import Interrupted, Options, kind_of, run_of
 from benchmarks.job import Case, Job, JobArtifact, Json
-from benchmarks.results.record import Proof, Recorder, with_kernels
+from benchmarks.results.record import Proof, Recorder, settings_of, with_kernels
 from benchmarks.results.result import (
     RESULT_VERSION,
     ArtifactFacts,
     DeviceFacts,
     Failure,
     Result,
-    Settings,
 )
-from benchmarks.tasks import Task
-from runtimes.bundle import MANIFEST, damage, digest, from_json, read_manifest
+from benchmarks.tasks.task import Task
+from runtimes.bundle import MANIFEST, damage, digest, read_manifest
+from runtimes.compare import limits_of
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 from runtimes.golden import read_golden
 from runtimes.kernels import KernelTruth
 from runtimes.parity import prove
+from runtimes.records import from_json
 from runtimes.session import format_of
 from runtimes.types import Accuracy, Artifact, Manifest
 
@@ -52,7 +53,7 @@ RUNNER = "over adb, .tflite needs --runner, the path of LiteRT's own benchmark_m
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchArtifact:
     """An artifact to bench, its golden values, what it is proven against and its kernel truth, where there are any."""
 
     path: Path
@@ -112,7 +113,7 @@ class Stopped(Exception):
 OnEvent = Callable[[Board, Json], None]
 
 
-def asked(path: Path, targets: Sequence[str] = ()) -> tuple[Asked, ...]:
+def bench_artifacts(path: Path, targets: Sequence[str] = ()) -> tuple[BenchArtifact, ...]:
     """The artifacts of a bundle, intact, or the one of a file, which is proven if its bundle lies around it.
 
     Raises BadInput for what is neither, ParityFailed for a bundle whose files are not the manifest's.
@@ -128,20 +129,19 @@ def asked(path: Path, targets: Sequence[str] = ()) -> tuple[Asked, ...]:
                 if artifact.path == path.name:
                     return (_of_bundle(path.parent, manifest, artifact, str(path)),)
         size, sha256 = digest(path.resolve())
-        return (Asked(path, ArtifactFacts(path.name, kind, size, sha256)),)
+        return (BenchArtifact(path, ArtifactFacts(path.name, kind, size, sha256)),)
     manifest = read_manifest(path)
     return tuple(
         _of_bundle(path, manifest, a, a.path) for a in manifest.artifacts if not targets or a.format in targets
     )
 
 
-def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) -> Asked:
+def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) -> BenchArtifact:
     golden = next((file for file in manifest.files if file.path == artifact.golden), None)
     faults = [fault for fault in (damage(bundle, entry) for entry in (artifact, golden) if entry) if fault]
     if faults:
         raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
-    atol = manifest.settings.get("atol")
-    return Asked(
+    return BenchArtifact(
         path=bundle / artifact.path,
         facts=ArtifactFacts(
             name=name,
@@ -154,12 +154,7 @@ def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) 
             recipe=tuple(step.name for step in manifest.recipe),
         ),
         golden=bundle / artifact.golden,
-        proof=Proof(
-            golden=read_golden(bundle / artifact.golden),
-            compute=artifact.compute,
-            atol=None if atol is None else float(atol),
-            noise=artifact.noise,
-        ),
+        proof=Proof(read_golden(bundle / artifact.golden), limits_of(manifest, artifact)),
     )
 
 
@@ -174,7 +169,7 @@ def unfit_on(board: Board) -> dict[str, str]:
 
 
 def bench(
-    artifacts: Sequence[Asked],
+    artifacts: Sequence[BenchArtifact],
     boards: Sequence[Board],
     on_event: OnEvent = lambda board, event: None,
     on_done: Callable[[Done], None] = lambda done: None,
@@ -229,7 +224,7 @@ def bench(
 
 def _bench_on(
     board: Board,
-    artifacts: Sequence[Asked],
+    artifacts: Sequence[BenchArtifact],
     on_event: OnEvent,
     on_done: Callable[[Done], None],
     stop: threading.Event,
@@ -277,7 +272,7 @@ def _bench_on(
     return done
 
 
-def job_of(artifacts: Sequence[Asked], plan: Plan, folder: Path) -> tuple[Job, dict[str, Path], np.ndarray]:
+def job_of(artifacts: Sequence[BenchArtifact], plan: Plan, folder: Path) -> tuple[Job, dict[str, Path], np.ndarray]:
     """The job for these artifacts, the files it names, the order of the task's samples; `folder` takes new files."""
     files: dict[str, Path] = {}
     order, data = np.zeros(0, np.int64), None
@@ -346,22 +341,17 @@ def _accuracy(task: Task, recorder: Recorder, case: int, result: Result, order: 
     return Accuracy(found.metric, found.value, found.low, found.high, found.samples, dict(found.others))
 
 
-def _off_device(board: Board, artifact: Asked, job: Job) -> Result:
+def _off_device(board: Board, artifact: BenchArtifact, job: Job) -> Result:
     """A Core ML package off macOS: graph and weights are proven by the evaluator, and nothing is timed."""
     facts: dict[str, Any] = {**facts_of_this_machine(), "executed": "off-device"}
     parity, by, failure = None, None, None
     if artifact.golden and artifact.proof:
-        proof = artifact.proof
         try:
-            parity = prove(artifact.path, artifact.golden, compute=proof.compute, atol=proof.atol, noise=proof.noise)[1]
+            parity = prove(artifact.path, artifact.golden, artifact.proof.limits)[1]
             by = parity.executed_by
             failure = None if parity.verdict == "pass" else Failure("parity", parity.reason)
         except PocketshipError as error:
             failure = Failure("refused", str(error))
-    settings = {
-        key: getattr(job, key)
-        for key in ("seconds", "warmup_s", "batch", "affinity", "sustained_s", "precision", "processes", "seed")
-    }
     return Result(
         schema_version=RESULT_VERSION,
         id=str(uuid.uuid4()),
@@ -371,7 +361,7 @@ def _off_device(board: Board, artifact: Asked, job: Job) -> Result:
         device=from_json(DeviceFacts, facts),
         executed_by=by,
         artifact=artifact.facts,
-        settings=Settings(threads=None, **settings),
+        settings=settings_of(job, threads=None),
         parity=parity,
         notes=("Core ML runs on Apple devices only: its latency is not measured here (off-device)",),
         failure=failure,

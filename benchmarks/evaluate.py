@@ -14,12 +14,12 @@ import numpy as np
 
 from benchmarks.agent.samples import named_for, run_samples
 from benchmarks.results.stats import wilson
-from benchmarks.tasks import Arrays, Task
 from benchmarks.tasks.scores import score_outputs
+from benchmarks.tasks.task import Arrays, Task
 from runtimes import child
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.parity import MEMORY_FLOOR_BYTES, MEMORY_PER_ARTIFACT_BYTE, TIMEOUT_S, size_bytes
+from runtimes.records import from_json
 from runtimes.session import open_session
 from runtimes.signature import ExecutedBy
 

@@ -95,7 +95,7 @@ def export_with(
         with writing_errors(output):
             manifest = finish(targets, ledger, run)
             if options.sign is not None:
-                from exporter.delivery.sealing import sign_bundle
+                from exporter.delivery.signature import sign_bundle
 
                 sign_bundle(run.bundle, options.sign)
         commit(partial, output)
@@ -122,7 +122,7 @@ def lower_and_prove(source: str | ModuleAndInputs, run: Run) -> Targets:
 
 def _measured(targets: Targets, run: Run) -> tuple[LedgerRow, ...]:
     """What each stage of the recipe cost and brought; raises LimitNotMet where that is not what the user asked for."""
-    from exporter.ledger.rows import check_limits
+    from exporter.ledger.limits import check_limits
     from exporter.stages.measure import fill_ledger
 
     options = run.options

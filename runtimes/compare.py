@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from runtimes.signature import ExecutedBy
-from runtimes.types import Parity
+from runtimes.types import Artifact, Manifest, Parity
 
 RELATIVE_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 """By the type of the arithmetic: the largest error allowed, over the output's largest absolute value. That is about
@@ -29,6 +29,31 @@ Outputs = Dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How far outputs may be off: `rtol` times the largest absolute reference value, `noise` (by output, the error that
+    quantizing the activations makes by itself) where that is larger, or `atol` instead of both where it is given.
+    """
+
+    rtol: float = RELATIVE_TOLERANCE["float32"]
+    atol: Optional[float] = None
+    noise: Mapping[str, float] = field(default_factory=dict)
+
+    def tolerance(self, output: str, largest: float) -> float:
+        """The largest error allowed of a floating-point output whose largest absolute value is `largest`."""
+        return self.atol if self.atol is not None else max(self.rtol * largest, self.noise.get(output, 0.0))
+
+
+FLOAT32 = Limits()
+"""Of float32 arithmetic, where nothing else is known."""
+
+
+def limits_of(manifest: Manifest, artifact: Artifact) -> Limits:
+    """The limits that an artifact of a bundle was proven by, and must keep wherever it runs."""
+    atol = manifest.settings.get("atol")
+    return Limits(RELATIVE_TOLERANCE[artifact.compute], None if atol is None else float(atol), artifact.noise)
+
+
+@dataclass(frozen=True)
 class OutputComparison:
     """One output over all samples: errors, agreement, and how much the reference itself changes."""
 
@@ -43,18 +68,12 @@ class OutputComparison:
 
 
 def compare_output(
-    name: str,
-    reference: Sequence[np.ndarray],
-    actual: Sequence[np.ndarray],
-    rtol: float,
-    atol: Optional[float],
-    noise: float = 0.0,
+    name: str, reference: Sequence[np.ndarray], actual: Sequence[np.ndarray], limits: Limits
 ) -> OutputComparison:
     """Compare one output over all samples (`reference[i]` and `actual[i]` of any one shape).
 
-    The tolerance is `atol` where given, else `rtol` times the largest absolute reference value, or `noise` (the error
-    that quantizing the activations makes by itself) where that is larger; integers and booleans must be equal. `change`
-    is the largest difference between the reference of the first and of any other sample of its shape.
+    Integers and booleans must be equal. `change` is the largest difference between the reference of the first and of
+    any other sample of its shape.
     """
 
     def failed(fault: str) -> OutputComparison:
@@ -76,8 +95,8 @@ def compare_output(
     max_abs = float(np.max(np.abs(error), initial=0.0))
     scale = float(np.max(np.abs(want), initial=0.0))
     exact = reference[0].dtype.kind in "biu"
-    tolerance = 0.0 if exact else atol if atol is not None else max(rtol * scale, noise)
-    margin = NOISY_MARGIN if noise else SENSITIVITY_MARGIN
+    tolerance = 0.0 if exact else limits.tolerance(name, scale)
+    margin = NOISY_MARGIN if limits.noise.get(name) else SENSITIVITY_MARGIN
     change = _change(reference)
     fault = ""
     if exact and not all(map(np.array_equal, reference, actual)):
@@ -110,15 +129,7 @@ def _too_near(name: str, change: float, max_abs: float, scale: float) -> str:
     )
 
 
-def compare(
-    reference: Sequence[Outputs],
-    actual: Sequence[Outputs],
-    executed_by: ExecutedBy,
-    *,
-    rtol: float,
-    atol: Optional[float],
-    noise: Optional[Mapping[str, float]] = None,
-) -> Parity:
+def compare(reference: Sequence[Outputs], actual: Sequence[Outputs], executed_by: ExecutedBy, limits: Limits) -> Parity:
     """Parity of all outputs over all samples; the figures are those of the worst output.
 
     It fails where an output is missing, of another shape or kind, not finite, further off than allowed, and where no
@@ -130,11 +141,7 @@ def compare(
     missing = [n for n in names if any(n not in outputs for outputs in actual)]
     if missing:
         return _parity([], executed_by, len(reference), f"output {missing[0]!r} is missing from the artifact")
-    noises = noise or {}
-    results = [
-        compare_output(n, [r[n] for r in reference], [a[n] for a in actual], rtol, atol, noises.get(n, 0.0))
-        for n in names
-    ]
+    results = [compare_output(n, [r[n] for r in reference], [a[n] for a in actual], limits) for n in names]
     fault = next((r.fault for r in results if r.fault), "")
     if not fault and not any(r.change > 0.0 for r in results):
         fault = f"no output changes when the input does: {NOTHING_PROVEN}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from runtimes import child
-from runtimes.bundle import from_json
-from runtimes.compare import RELATIVE_TOLERANCE, compare
+from runtimes.compare import FLOAT32, Limits, compare
 from runtimes.errors import NotInstalled, ParityFailed
 from runtimes.golden import read_golden
+from runtimes.records import from_json
 from runtimes.session import open_session
 from runtimes.signature import Signature
 from runtimes.types import Parity
@@ -24,10 +24,8 @@ MEMORY_PER_ARTIFACT_BYTE = 12
 def prove(
     artifact: Path,
     golden: Path,
+    limits: Limits = FLOAT32,
     *,
-    compute: str = "float32",
-    atol: Optional[float] = None,
-    noise: Optional[Mapping[str, float]] = None,
     timeout_s: float = TIMEOUT_S,
     memory_limit_bytes: Optional[int] = None,
     log_path: Optional[Path] = None,
@@ -35,8 +33,6 @@ def prove(
     on_start: Optional[Callable[[Any], None]] = None,
 ) -> Tuple[Signature, Parity]:
     """Run `artifact` over the samples of `golden` in a child process; its signature as the runtime has it, and parity.
-
-    `compute` is the type of its arithmetic, `noise` what quantized activations add to the tolerance of an output.
 
     Raises ParityFailed where the runtime refuses the artifact, crashes, hangs or runs out of memory; a comparison that
     fails is a `Parity` whose verdict is "fail". NotInstalled where this machine lacks the runtime, BadInput for golden
@@ -46,13 +42,7 @@ def prove(
     limit = memory_limit_bytes or MEMORY_FLOOR_BYTES + MEMORY_PER_ARTIFACT_BYTE * size_bytes(artifact)
     outcome = child.call(
         "runtimes.parity:run_and_compare",
-        {
-            "artifact": str(artifact),
-            "golden": str(golden),
-            "rtol": RELATIVE_TOLERANCE[compute],
-            "atol": atol,
-            "noise": dict(noise or {}),
-        },
+        {"artifact": str(artifact), "golden": str(golden), "limits": asdict(limits)},
         timeout_s=timeout_s,
         memory_limit_bytes=limit,
         log_path=log_path,
@@ -72,8 +62,7 @@ def run_and_compare(job: Dict[str, Any], emit: Callable[[Dict[str, Any]], None])
     golden = read_golden(Path(job["golden"]))
     session = open_session(Path(job["artifact"]))
     actual = [session.run(inputs) for inputs in golden.inputs]
-    limits = {name: job[name] for name in ("rtol", "atol", "noise")}
-    parity = compare(golden.outputs, actual, session.executed_by, **limits)
+    parity = compare(golden.outputs, actual, session.executed_by, Limits(**job["limits"]))
     return {"signature": asdict(session.signature), "parity": asdict(parity)}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from runtimes.bundle import GOLDEN, damage
+from runtimes.compare import limits_of
 from runtimes.errors import NotInstalled, PocketshipError
 from runtimes.parity import prove
 from runtimes.types import Manifest, Parity
@@ -42,14 +43,8 @@ def verify(bundle: Path, manifest: Manifest) -> Tuple[Check, ...]:
         intact, not_run = not fault, ""
         if intact and artifact.golden in intact_files:
             try:
-                atol = manifest.settings.get("atol")
-                parity = prove(
-                    bundle / artifact.path,
-                    bundle / artifact.golden,
-                    compute=artifact.compute,
-                    atol=None if atol is None else float(atol),
-                    noise=artifact.noise,
-                )[1]
+                limits = limits_of(manifest, artifact)
+                parity = prove(bundle / artifact.path, bundle / artifact.golden, limits)[1]
                 fault = f"{artifact.path}: {parity.reason}" if parity.verdict != "pass" else ""
             except NotInstalled as error:
                 not_run = f"{error.what}; {error.remedy}"

@@ -106,6 +106,7 @@ class EnergyMeter:
         return sum(a - b if a >= b else a + limit - b for b, a, limit in zip(before, after, limits)) / 1e6
 
     def _read(self) -> list[int]:
+        """The counters, in microjoules or microwatts; none where one may not be read."""
         values = [_int(path) for path in (self._powers or self._counters)]
         if any(value is None for value in values):
             self.note = f"{self.source} may not be read"
@@ -123,6 +124,7 @@ def _emulator(root: Path) -> str:
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
+    """Of each key of /proc/cpuinfo the first processor's value."""
     pairs = (line.partition(":") for line in _lines(root / "proc/cpuinfo"))
     found: dict[str, str] = {}
     for key, _, value in pairs:
@@ -169,6 +171,7 @@ def _int(path: Path) -> int | None:
 
 
 def _first_line(paths: list[Path]) -> str:
+    """The first line of the first of the files that has one."""
     for path in paths:
         lines = _lines(path)
         if lines:
@@ -177,6 +180,7 @@ def _first_line(paths: list[Path]) -> str:
 
 
 def _lines(path: Path) -> list[str]:
+    """The lines of a file; none where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -109,6 +109,7 @@ class Worker:
         return line
 
     def _end(self) -> tuple[str, str]:
+        """Cause and detail of a worker that ended by itself."""
         code = self._wait()
         if code == -signal.SIGKILL:
             return "out-of-memory", "was killed, as the system does when memory runs out"
@@ -193,6 +194,7 @@ class Bench:
         return [[case] for case in cases] if self._notes or self._job["sustained_s"] else [cases] if cases else []
 
     def _measure(self, cases: list[int]) -> None:
+        """One process of each case: load and warm up one by one, then turns (or alone, sustained), then the rest."""
         block_runs: dict[int, int] = {}
         seconds = self._job["seconds"] / self._job["processes"]
         for case in cases:
@@ -237,6 +239,7 @@ class Bench:
         return Worker(case, self._asked(case), tell or self._emit, self._log, self._job["timeout_s"], environment)
 
     def _asked(self, case: int) -> Json:
+        """What a case's worker is told to load: paths on this machine, None where there is none, and how."""
         chosen = self._job["cases"][case]
         artifact = self._job["artifacts"][chosen["artifact"]]
         paths = {key: str(self._files / artifact[key]) if artifact[key] else None for key in ("file", "golden", "data")}
@@ -244,6 +247,7 @@ class Bench:
         return {**paths, **settings, "threads": chosen["threads"], "notes": self._notes}
 
     def _deal(self, case: int, runs: int) -> list[int] | None:
+        """The times of a block; None where the case is lost."""
         self._look("during")
         return self._guarded(case, lambda _: self._metered(case, "block", runs=runs)[-1]["times_ns"])
 
@@ -251,6 +255,7 @@ class Bench:
         self._metered(case, "sustain", seconds=self._job["sustained_s"])
 
     def _metered(self, case: int, what: str, **how: Any) -> list[Json]:
+        """Let a worker do something; its events, while energy and inferences are counted."""
         self._meter.start(time.perf_counter_ns())
         events = self._workers[case].do(what, **how)
         self._joules.setdefault(case, []).append(self._meter.stop(time.perf_counter_ns()))
@@ -295,6 +300,7 @@ class Bench:
         self._tell({"event": "instructions", "case": case, "per_inference": (counts[1] - counts[0]) / (many - few)})
 
     def _emit(self, event: Json) -> None:
+        """Tell a worker's event, on the job's clock."""
         if event["event"] == "block":
             event["process"] = self._process
             event["at_ns"] -= self._started_ns
@@ -303,6 +309,7 @@ class Bench:
         self._tell(event)
 
     def _look(self, when: str) -> None:
+        """Tell the machine's condition; during the runs once a second at most."""
         now = time.perf_counter_ns()
         if when != "during" or now - self._looked_ns >= CONDITION_NS:
             self._looked_ns = now

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.commands.options import Limit
 from benchmarks.console import in_words, out, print_json, terminal
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 if TYPE_CHECKING:
     from benchmarks.evaluate import Answers, Evaluation
-    from benchmarks.tasks import Task
+    from benchmarks.tasks.task import Task
 
 app = typer.Typer()
 
@@ -33,7 +34,7 @@ def evaluate_command(
     reference: Annotated[
         Path | None, typer.Option(help="The full-precision artifact: how faithful are the others to it?")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Take at most so many test samples.")] = None,
+    limit: Limit = None,
     seconds: Annotated[
         float | None, typer.Option(help="Stop each artifact after so long, wherever it is; by default 120.")
     ] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +9,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.commands.options import (
+    AcceptNewHostKey,
+    History,
+    Identity,
+    KnownHosts,
+    Limit,
+    Processes,
+    Seconds,
+    Threads,
+    Warmup,
+    Wheels,
+)
+from benchmarks.commands.words import parse_numbers, parse_seconds, parse_share, positive
 from benchmarks.console import print_json
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 if TYPE_CHECKING:
-    from benchmarks.bench import Asked, Board, Done, Plan
+    from benchmarks.bench import BenchArtifact, Board, Done, Plan
     from benchmarks.devices import Options
     from benchmarks.results.result import Result
-    from benchmarks.tasks import Task
+    from benchmarks.tasks.task import Task
     from runtimes.kernels import KernelTruth
 
     KernelsOf = Callable[[Path], KernelTruth | str]
     """What exporter/cli.py hands over as the context's object: it can read how weights are stored."""
 
 app = typer.Typer()
-SECONDS_OF = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 WRONG = {"parity", "crashed", "timed-out", "out-of-memory"}
 """Causes of failure that are the artifact's own."""
 
@@ -42,36 +53,32 @@ def bench_command(
     ] = [],  # noqa: B006
     fleet: Annotated[Path | None, typer.Option(help="A boards.yaml: measure on all its boards at once.")] = None,
     target: Annotated[str, typer.Option("--target", "-t", help="Of a bundle, only these formats.")] = "all",
-    threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")] = "1",
-    seconds: Annotated[float, typer.Option(help="How long each artifact is measured, at least.")] = 2.0,
+    threads: Threads = "1",
+    seconds: Seconds = 2.0,
     precision: Annotated[
         str | None, typer.Option(help="Measure until the 95% interval of the median is within this, as 1%.")
     ] = None,
-    warmup: Annotated[float, typer.Option(help="The longest warm-up in seconds; it ends once it is stable.")] = 10.0,
+    warmup: Warmup = 10.0,
     batch: Annotated[int | None, typer.Option(help="So many samples at once, where the first axis is free.")] = None,
     data: Annotated[str | None, typer.Option(help="A task, as for eval: accuracy on the device.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Take at most so many test samples.")] = None,
+    limit: Limit = None,
     sustained: Annotated[
         str | None, typer.Option(help="Run each artifact alone and without a pause for so long, as 10m.")
     ] = None,
     affinity: Annotated[str | None, typer.Option(help="Run on these processors only, as 0,1.")] = None,
-    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 5,
+    processes: Processes = 5,
     seed: Annotated[int, typer.Option(help="Of the turns' order and of random inputs.")] = 0,
     timeout: Annotated[float, typer.Option(help="An artifact that gives no answer for so many seconds hangs.")] = 600.0,
     against: Annotated[Path | None, typer.Option(help="Compare with the results of this file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this .json file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report of them to this .html file.")] = None,
-    history: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the history, or none; by default a local SQLite file.")
-    ] = None,
+    history: History = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV on stdout.")] = False,
-    accept_new_host_key: Annotated[
-        bool, typer.Option("--accept-new-host-key", help="ssh: take in the key of a host that is not known yet.")
-    ] = False,
-    identity: Annotated[Path | None, typer.Option(help="ssh: the file of a private key.")] = None,
-    known_hosts: Annotated[Path | None, typer.Option(help="ssh: the file of known host keys.")] = None,
-    wheels: Annotated[Path | None, typer.Option(help="ssh: a folder of wheels for the board.")] = None,
+    accept_new_host_key: AcceptNewHostKey = False,
+    identity: Identity = None,
+    known_hosts: KnownHosts = None,
+    wheels: Wheels = None,
     clean: Annotated[bool, typer.Option("--clean", help="ssh, adb: remove all that was put there.")] = False,
     runner: Annotated[Path | None, typer.Option(help="adb: LiteRT's benchmark_model binary, for .tflite.")] = None,
     bind: Annotated[str, typer.Option(help="browser: the address to serve on, as 0.0.0.0 for phones.")] = "127.0.0.1",
@@ -83,7 +90,7 @@ def bench_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Measure artifacts where they run: latency, load time, memory, parity and accuracy, all in their own runtime."""
-    from benchmarks.bench import Board, Plan, asked
+    from benchmarks.bench import Board, Plan, bench_artifacts
     from benchmarks.devices import Options, kind_of
 
     if as_json and as_csv:
@@ -124,7 +131,7 @@ def bench_command(
         raise BadInput("it would not show the address to open", where="--open, --quiet", remedy="leave one of them out")
     boards = _fleet(fleet, plan, options) if fleet else [Board(word, plan, options) for word in on or ["local"]]
     formats = _formats(target)
-    chosen = [found for path in artifacts for found in asked(path, formats)]
+    chosen = [found for path in artifacts for found in bench_artifacts(path, formats)]
     if not chosen:
         raise BadInput(f"no artifact is {target}", where="--target", remedy="give a format that the bundle has")
     older = _read(against) if against else ()
@@ -140,55 +147,11 @@ def bench_command(
 
         write_html(results, report)
     if older and not (quiet or as_json or as_csv):
-        from benchmarks.results.compare import compare, print_comparisons
+        from benchmarks.report.comparison import print_comparisons
+        from benchmarks.results.compare import compare
 
         print_comparisons(compare(older, results))
     raise_failures(done)
-
-
-def parse_numbers(text: str, where: str, least: int) -> tuple[int, ...]:
-    """`1,2,4` as a tuple.
-
-    Raises BadInput for anything but whole numbers from `least` on, each once.
-    """
-    words = text.split(",")
-    if not all(re.fullmatch(r"\s*\d{1,4}\s*", word) for word in words) or len(set(map(int, words))) < len(words):
-        raise BadInput(f"{text!r} is no list of numbers", where=where, remedy="give it as 1,2,4")
-    if min(map(int, words)) < least:
-        raise BadInput(f"{min(map(int, words))} is too little", where=where, remedy=f"give {least} or more")
-    return tuple(map(int, words))
-
-
-def parse_seconds(text: str) -> float:
-    """`10m` as 600.0; a bare number counts seconds.
-
-    Raises BadInput for anything else, and for less than two seconds.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", text.strip())
-    if not match or float(match[1]) * SECONDS_OF[match[2]] < 2.0:
-        raise BadInput(f"{text!r} is no time of two seconds or more", where="--sustained", remedy="give it as 10m")
-    return float(match[1]) * SECONDS_OF[match[2]]
-
-
-def parse_share(text: str) -> float:
-    """`1%` as 0.01.
-
-    Raises BadInput for anything but a percentage above 0 and up to 100.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*%", text.strip())
-    if not match or not 0.0 < float(match[1]) <= 100.0:
-        raise BadInput(f"{text!r} is no percentage above 0", where="--precision", remedy="give it as 1%")
-    return float(match[1]) / 100.0
-
-
-def positive(value: float, where: str) -> float:
-    """The value, which must be above 0 and finite.
-
-    Raises BadInput otherwise.
-    """
-    if not 0 < value < float("inf"):
-        raise BadInput(f"{value:g} is too little or too much", where=where, remedy="give more than 0")
-    return value
 
 
 def raise_failures(done: tuple[Done, ...]) -> None:
@@ -249,7 +212,7 @@ def _fleet(path: Path, plan: Plan, options: Options) -> list[Board]:
     return list(read_fleet(path, plan, options))
 
 
-def _with_kernels(chosen: list[Asked], kernels_of: KernelsOf | None) -> list[Asked]:
+def _with_kernels(chosen: list[BenchArtifact], kernels_of: KernelsOf | None) -> list[BenchArtifact]:
     """The artifacts with their kernel truth; where the weights are known to be float there is nothing to find."""
     if kernels_of is None:
         return chosen
@@ -273,7 +236,7 @@ def _check_writable(path: Path | None) -> None:
 
 
 def _run(
-    chosen: list[Asked], boards: list[Board], history: str | None, output: Path | None, quiet: bool
+    chosen: list[BenchArtifact], boards: list[Board], history: str | None, output: Path | None, quiet: bool
 ) -> tuple[Done, ...]:
     """Bench, with progress on stderr; what a board gave is kept as soon as it is there."""
     from benchmarks.bench import bench

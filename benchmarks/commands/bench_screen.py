@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.console import out, terminal
+from benchmarks.results.execution import execution, latency_is_real
 from benchmarks.results.result import Result
 from benchmarks.results.stats import in_words as ratio_in_words
 from benchmarks.results.stats import process_ratio_interval
-from benchmarks.results.trust import execution, latency_is_real
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,6 @@ NO_LATENCY = {
     "emulated": "emulated: no latency",
     "off-device": "off-device: no latency",
 }
-TIMES = ("p50 ms", "95% interval", "p90", "p99", "against the first", "load ms", "first ms")
 CSV_FIELDS = (
     *("board", "device", "executed", "file", "format", "size_bytes", "sha256", "threads", "runtime", "version"),
     *("inferences", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms", "load_cold_ms"),

@@ -65,16 +65,8 @@ def compare_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Compare two files of results: ratios with their 95% intervals, "no difference shown" inside the noise."""
-    from benchmarks.results.compare import (
-        check_limit,
-        check_matched,
-        compare,
-        comparison_table,
-        comparisons_to_json,
-        parse_limit,
-        print_comparisons,
-        remarks,
-    )
+    from benchmarks.report.comparison import comparison_table, comparisons_to_json, print_comparisons, remarks
+    from benchmarks.results.compare import check_limit, check_matched, compare, parse_limit
     from benchmarks.results.result import read_results
 
     limit = None if fail_over is None else parse_limit(fail_over)

@@ -19,7 +19,8 @@ from benchmarks.evaluate import Evaluation, answers, as_reference, evaluate
 from benchmarks.measure import NotTimed, Timed, measure, speedup
 from benchmarks.peers.processes import Line, ours, peer, print_figures
 from benchmarks.results.stats import Estimate, in_words
-from benchmarks.tasks import Arrays, Task, load_task
+from benchmarks.tasks import load_task
+from benchmarks.tasks.task import Arrays, Task
 from runtimes.bundle import GOLDEN, digest
 from runtimes.errors import PocketshipError
 

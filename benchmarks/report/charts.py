@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.report.sections import label_in_section, labels_of
 from benchmarks.results import words
+from benchmarks.results.execution import latency_is_real
 from benchmarks.results.result import Result
-from benchmarks.results.trust import latency_is_real
 
 WIDTH, HEIGHT = 400.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 44.0

@@ -25,8 +25,8 @@ from benchmarks.report.sections import (
     versions,
 )
 from benchmarks.results import words
+from benchmarks.results.execution import execution
 from benchmarks.results.result import Result
-from benchmarks.results.trust import execution
 
 TEMPLATES = Path(__file__).parent / "templates"
 TITLE = "pocketship bench report"

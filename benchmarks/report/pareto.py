@@ -24,8 +24,8 @@ from benchmarks.report.charts import (
     x_ticks_of,
 )
 from benchmarks.results import words
+from benchmarks.results.execution import latency_is_real
 from benchmarks.results.result import Result
-from benchmarks.results.trust import latency_is_real
 
 GLYPH = 6.3
 """Width of a letter of a label, in units of the viewBox."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.results import words
+from benchmarks.results.execution import execution
 from benchmarks.results.result import Result
-from benchmarks.results.trust import execution
 from benchmarks.results.words import Cell, Table, model_of
 
 KINDS = {

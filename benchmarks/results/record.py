@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.job import Job, Json
+from benchmarks.results.events import OF_A_CASE
 from benchmarks.results.result import (
     CAUSES,
     FAMILIES,
@@ -30,11 +32,11 @@ from benchmarks.results.result import (
     Settings,
     statistics_of,
 )
-from runtimes.bundle import from_json
-from runtimes.compare import RELATIVE_TOLERANCE, compare
+from runtimes.compare import FLOAT32, Limits, compare
 from runtimes.errors import BadInput
 from runtimes.golden import Golden, Tensors
 from runtimes.kernels import KernelTruth
+from runtimes.records import from_json
 from runtimes.signature import ExecutedBy
 from runtimes.types import EXECUTION_KINDS, Accuracy, Parity
 
@@ -43,12 +45,10 @@ PLAIN_TYPES = {"float16", "float32", "float64", "bool", *(f"{u}int{b}" for u in 
 
 @dataclass(frozen=True)
 class Proof:
-    """What an artifact is compared with: see `runtimes.parity.prove`."""
+    """What an artifact is compared with, and how far it may be off."""
 
     golden: Golden
-    compute: str = "float32"
-    atol: float | None = None
-    noise: Mapping[str, float] = field(default_factory=dict)
+    limits: Limits = FLOAT32
 
 
 @dataclass
@@ -93,14 +93,14 @@ class Recorder:
         Raises BadInput for one that docs/results.md does not allow, which changes nothing.
         """
         name = event.get("event") if isinstance(event, dict) else None
-        if name not in EVENTS:
+        if name not in TAKEN:
             raise BadInput(f"{name!r:.60} is no event", where="event")
         fields = {key: value for key, value in event.items() if key != "event"}
         case = fields.pop("case", None)
-        of_case, take = EVENTS[name]
+        of_case = name in OF_A_CASE
         if of_case and not (type(case) is int and 0 <= case < len(self._cases)):
             raise BadInput(f"case {case!r:.60} is none of the job's", where=name)
-        take(self, self._cases[case] if of_case else None, fields)
+        TAKEN[name](self, self._cases[case] if of_case else None, fields)
 
     def device(self, case: None, fields: Json) -> None:
         """The event `device`."""
@@ -213,18 +213,7 @@ class Recorder:
         failure = case.failure or (lost if not self.ended else None)
         if failure is None and parity is not None and parity.verdict != "pass":
             failure = Failure("parity", parity.reason)
-        settings = Settings(
-            threads=chosen.threads,
-            seconds=job.seconds,
-            warmup_s=job.warmup_s,
-            batch=job.batch,
-            affinity=job.affinity,
-            sustained_s=job.sustained_s,
-            precision=job.precision,
-            processes=job.processes,
-            seed=job.seed,
-            inputs=case.loaded.get("inputs", ""),
-        )
+        settings = settings_of(job, chosen.threads, case.loaded.get("inputs", ""))
         return Result(
             schema_version=RESULT_VERSION,
             id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{job.id}/{self._target}/{i}")),
@@ -254,27 +243,33 @@ class Recorder:
         proof = self._proofs[artifact]
         if proof is None or by is None or len(case.golden) != len(proof.golden.outputs):
             return None
-        rtol = RELATIVE_TOLERANCE[proof.compute]
-        return compare(proof.golden.outputs, case.golden, by, rtol=rtol, atol=proof.atol, noise=proof.noise)
+        return compare(proof.golden.outputs, case.golden, by, proof.limits)
 
 
-EVENTS: dict[str, tuple[bool, Any]] = {
-    "device": (False, Recorder.device),
-    "condition": (False, Recorder.condition),
-    "loaded": (True, Recorder.loaded),
-    "outputs": (True, Recorder.outputs),
-    "warm": (True, Recorder.warm),
-    "block": (True, Recorder.block),
-    "memory": (True, Recorder.memory),
-    "energy": (True, Recorder.energy),
-    "profile": (True, Recorder.profile),
-    "instructions": (True, Recorder.instructions),
-    "failed": (True, Recorder.failed),
-    "progress": (False, Recorder.progress),
-    "notice": (False, Recorder.progress),
-    "end": (False, Recorder.end),
+TAKEN: dict[str, Any] = {
+    "device": Recorder.device,
+    "condition": Recorder.condition,
+    "loaded": Recorder.loaded,
+    "outputs": Recorder.outputs,
+    "warm": Recorder.warm,
+    "block": Recorder.block,
+    "memory": Recorder.memory,
+    "energy": Recorder.energy,
+    "profile": Recorder.profile,
+    "instructions": Recorder.instructions,
+    "failed": Recorder.failed,
+    "progress": Recorder.progress,
+    "notice": Recorder.progress,
+    "end": Recorder.end,
 }
-"""event -> whether it is of a case, and what takes it in."""
+"""event -> what takes it in, with the `_Case` that it is of, or None."""
+
+
+def settings_of(job: Job, threads: int | None, inputs: str = "") -> Settings:
+    """What a result keeps of its job."""
+    names = {each.name for each in dataclasses.fields(Settings)} - {"threads", "inputs"}
+    kept = {name: getattr(job, name) for name in names}
+    return Settings(threads=threads, inputs=inputs, **kept)
 
 
 def decoded(value: Any, where: str) -> np.ndarray:

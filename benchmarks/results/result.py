@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.console import plain
 from benchmarks.results.stats import median, process_median_interval, quantile, ratio_interval
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput
 from runtimes.kernels import KernelTruth
+from runtimes.records import from_json
 from runtimes.signature import ExecutedBy
 from runtimes.types import EXECUTION_KINDS, Accuracy, Parity
 
@@ -363,7 +363,7 @@ def result_schema() -> dict[str, Any]:
     schema = TypeAdapter(Result).json_schema(ref_template="#/$defs/{model}")
     definitions = schema.pop("$defs")
     for record in (schema, *definitions.values()):
-        record["additionalProperties"] = False  # as runtimes.bundle.from_json refuses them
+        record["additionalProperties"] = False  # as runtimes.records.from_json refuses them
     for name in ("max_abs_error", "max_rel_error", "cosine", "sensitivity"):  # infinity and NaN are null in JSON
         definitions["Parity"]["properties"][name]["type"] = ["number", "null"]
     results = {"type": "array", "items": {"$ref": "#/$defs/Result"}}

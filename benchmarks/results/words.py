@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from benchmarks.results.execution import execution, latency_is_real
 from benchmarks.results.result import ArtifactFacts, Result
-from benchmarks.results.trust import execution, latency_is_real
 
 LONGEST_NAME = 300
 """Characters of a name that are shown; what lies between its ends is left out."""

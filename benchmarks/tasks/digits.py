@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.tasks import TASKS, Split, Task, stratified
+from benchmarks.tasks import TASKS
 from benchmarks.tasks.scores import accuracy
+from benchmarks.tasks.task import Split, Task, stratified
 from runtimes.errors import BadInput
 
 SIDE = 32

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.tasks import Arrays, Score, Split, Task
+from benchmarks.tasks.task import Arrays, Score, Split, Task
 from runtimes.errors import BadInput
 
 NEIGHBOURS = 10

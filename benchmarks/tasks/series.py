@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.tasks import TASKS, Split, Task, stratified
+from benchmarks.tasks import TASKS
 from benchmarks.tasks.scores import accuracy
+from benchmarks.tasks.task import Split, Task, stratified
 from runtimes.errors import BadInput
 
 SEED = 0

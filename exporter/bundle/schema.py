@@ -34,5 +34,5 @@ def _schema_of(record: Any, title: str) -> dict[str, Any]:
 
     schema = TypeAdapter(record).json_schema()
     for part in (schema, *schema["$defs"].values()):
-        part["additionalProperties"] = False  # as runtimes.bundle.from_json refuses them
+        part["additionalProperties"] = False  # as runtimes.records.from_json refuses them
     return {**schema, "$schema": DIALECT, "title": title}

@@ -31,7 +31,7 @@ def verify(
 
     manifest = read_manifest(bundle)
     if public_key is not None:
-        from exporter.delivery.sealing import check_signature
+        from exporter.delivery.signature import check_signature
 
         check_signature(bundle, public_key)
     checks = run(bundle, manifest)

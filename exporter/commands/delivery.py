@@ -47,9 +47,9 @@ def delta_command(
     quiet: QuietOption = False,
 ) -> None:
     """Write a small update that turns one bundle into another: a task vector for a fine-tune, else a binary patch."""
+    from benchmarks.commands.words import parse_percent
     from benchmarks.tasks import load_task
     from exporter.delivery.delta import delta
-    from exporter.ledger.rows import parse_percent
 
     found = delta(
         old,

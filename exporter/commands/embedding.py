@@ -38,7 +38,7 @@ def embed_command(
     if not chosen:
         raise BadInput("no platform given", remedy=f"add one of {', '.join(f'--{p} DIR' for p in folders)}")
     if public_key is not None:
-        from exporter.delivery.sealing import check_signature
+        from exporter.delivery.signature import check_signature
 
         check_signature(bundle, public_key)
     from exporter.embed.write import embed

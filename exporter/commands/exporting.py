@@ -84,9 +84,9 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Export a model to ONNX, TFLite and Core ML, prove each file equal to it, and write a bundle."""
+    from benchmarks.commands.words import parse_bytes, parse_percent
     from exporter import pipeline
     from exporter.compression.recipe import recipe_of
-    from exporter.ledger.rows import parse_bytes, parse_percent
     from exporter.stages.options import options_of, parse_dynamic, parse_shapes, parse_targets
 
     options = options_of(

@@ -13,8 +13,8 @@ from exporter.ledger.plot import FAINT, HUES, INK, save
 from exporter.low_bit.weight import LARGEST_CODE
 from exporter.processes.children import Children, memory_limit_bytes, value_of
 from runtimes import child
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput
+from runtimes.records import from_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,7 +25,7 @@ def keygen(
     quiet: QuietOption = False,
 ) -> None:
     """Make a pair of keys to sign with, or a key to encrypt with; secret ones are readable by you alone."""
-    from exporter.delivery.sealing import keygen as make
+    from exporter.delivery.keys import keygen as make
 
     keys = make(name, encryption=encryption, force=force)
     if not quiet:
@@ -44,7 +44,7 @@ def sign(
     quiet: QuietOption = False,
 ) -> None:
     """Sign a bundle: manifest.sig beside manifest.json, which covers every file by its hash."""
-    from exporter.delivery.sealing import sign_bundle
+    from exporter.delivery.signature import sign_bundle
 
     signer = sign_bundle(bundle, key)
     if not quiet:

@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.commands.options import (
+    AcceptNewHostKey,
+    History,
+    Identity,
+    KnownHosts,
+    Limit,
+    Processes,
+    Seconds,
+    Threads,
+    Warmup,
+    Wheels,
+)
 from benchmarks.console import out, print_json
 from exporter.commands.common_options import QuietOption
 from exporter.families import ZOO
@@ -30,30 +42,26 @@ def suite_command(
     targets: Annotated[str, typer.Option("--targets", "--target", "-t", help="onnx, tflite, coreml or all.")] = (
         "onnx,tflite"
     ),
-    threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")] = "1",
-    seconds: Annotated[float, typer.Option(help="How long each artifact is measured, at least.")] = 2.0,
-    warmup: Annotated[float, typer.Option(help="The longest warm-up in seconds; it ends once it is stable.")] = 10.0,
-    processes: Annotated[int, typer.Option(help="Start anew so many times: processes differ, too.")] = 5,
+    threads: Threads = "1",
+    seconds: Seconds = 2.0,
+    warmup: Warmup = 10.0,
+    processes: Processes = 5,
     accuracy: Annotated[
         bool, typer.Option("--accuracy/--no-accuracy", help="Score each model on its own task, on the device.")
     ] = True,
-    limit: Annotated[int | None, typer.Option(help="Take at most so many test samples.")] = None,
-    history: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the history, or none; by default a local SQLite file.")
-    ] = None,
-    accept_new_host_key: Annotated[
-        bool, typer.Option("--accept-new-host-key", help="ssh: take in the key of a host that is not known yet.")
-    ] = False,
-    identity: Annotated[Path | None, typer.Option(help="ssh: the file of a private key.")] = None,
-    known_hosts: Annotated[Path | None, typer.Option(help="ssh: the file of known host keys.")] = None,
-    wheels: Annotated[Path | None, typer.Option(help="ssh: a folder of wheels for the board.")] = None,
+    limit: Limit = None,
+    history: History = None,
+    accept_new_host_key: AcceptNewHostKey = False,
+    identity: Identity = None,
+    known_hosts: KnownHosts = None,
+    wheels: Wheels = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Export and measure models x recipes x formats on one device; started again, it does what is missing."""
     from benchmarks.bench import Board, Plan
-    from benchmarks.commands.bench import parse_numbers, positive
     from benchmarks.commands.bench_screen import BenchProgress
+    from benchmarks.commands.words import parse_numbers, positive
     from benchmarks.devices import Options, kind_of
     from benchmarks.results.history import url_of
     from exporter.search import suite as matrix

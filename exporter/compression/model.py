@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.tasks import Task
+from benchmarks.tasks.task import Task
 from exporter.low_bit.weight import LowBit
 from exporter.tracing.flat_module import FlatModule
 

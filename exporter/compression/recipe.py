@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput
+from runtimes.records import from_json
 
 if TYPE_CHECKING:
     from exporter.compression.model import Context, Model, PassReport

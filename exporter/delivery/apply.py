@@ -8,7 +8,8 @@ from pathlib import Path
 
 from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder, writing_errors
 from exporter.delivery import task_vector, update_file
-from exporter.delivery.delta import decompressed, intact_files, manifest_hash, names_of, update_of
+from exporter.delivery.files import intact_files, manifest_hash, names_of, update_of
+from exporter.delivery.patch import decompressed
 from exporter.delivery.update_file import Header, Part
 from runtimes.bundle import MANIFEST, read_manifest
 from runtimes.errors import BadInput

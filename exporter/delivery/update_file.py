@@ -9,8 +9,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from runtimes.bundle import from_json, inside
+from runtimes.bundle import inside
 from runtimes.errors import BadInput
+from runtimes.records import from_json
 
 MAGIC = b"pocketship update 1\n"
 LONGEST_HEADER = 1 << 24

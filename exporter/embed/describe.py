@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from exporter.bundle.versions import tool_versions
 from runtimes.bundle import damage, read_manifest
-from runtimes.compare import RELATIVE_TOLERANCE
+from runtimes.compare import limits_of
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.golden import Golden, read_golden
 from runtimes.processing.preprocessor import (
@@ -332,14 +332,11 @@ def _tolerances(manifest: Manifest, artifact: Artifact, golden: Golden) -> dict[
     """By output, as runtimes.compare.compare_output has it."""
     import numpy as np
 
-    asked = manifest.settings.get("atol")
-    tolerances = {}
+    limits, tolerances = limits_of(manifest, artifact), {}
     for spec in artifact.signature.outputs:
         values = [np.asarray(outputs[spec.name]) for outputs in golden.outputs]
         largest = max(float(np.max(np.abs(v.astype(np.float64)), initial=0.0)) for v in values)
-        relative = RELATIVE_TOLERANCE[artifact.compute] * largest
-        inexact = float(asked) if asked is not None else max(relative, artifact.noise.get(spec.name, 0.0))
-        tolerances[spec.name] = inexact if values[0].dtype.kind == "f" else 0.0
+        tolerances[spec.name] = limits.tolerance(spec.name, largest) if values[0].dtype.kind == "f" else 0.0
     return tolerances
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from exporter.inspection import coreml_kernels, onnx_kernels, tflite_kernels
 from exporter.processes.children import Children, memory_limit_bytes
 from runtimes import child
-from runtimes.bundle import from_json
 from runtimes.kernels import KernelTruth
+from runtimes.records import from_json
 from runtimes.session import format_of
 
 TIMEOUT_S = 600.0

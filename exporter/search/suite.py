@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.bench import UNFIT, Asked, Board, Done, OnEvent, asked, bench
+from benchmarks.bench import UNFIT, BenchArtifact, Board, Done, OnEvent, bench, bench_artifacts
 from benchmarks.devices import kind_of
 from benchmarks.report import write_html
+from benchmarks.results.execution import execution
 from benchmarks.results.record import with_kernels
 from benchmarks.results.result import Result, read_results, write_results
-from benchmarks.results.trust import execution
 from benchmarks.tasks import load_task
 from exporter import pipeline
 from exporter.bundle.writer import writing_errors
@@ -144,7 +144,7 @@ def _one(suite: Suite, model: str, recipe: str, kept: list[Result], hooks: Hooks
     plan = replace(suite.board.plan, task=load_task(ZOO[model].data) if suite.accuracy else None)
     board = replace(suite.board, plan=plan)
     unfit = UNFIT.get(kind_of(board.target), {})
-    artifacts = [a for a in asked(bundle, suite.targets) if a.facts.format not in unfit]
+    artifacts = [a for a in bench_artifacts(bundle, suite.targets) if a.facts.format not in unfit]
     missing = {a.facts.sha256: threads for a in artifacts if (threads := _missing(a, board, kept))}
     todo = [a for a in artifacts if a.facts.sha256 in missing]
     if not todo:
@@ -199,14 +199,14 @@ def _is_whole(bundle: Path, targets: Sequence[str]) -> bool:
     return has_all and not any(damage(bundle, entry) for entry in entries)
 
 
-def _missing(artifact: Asked, board: Board, kept: Sequence[Result]) -> tuple[int | None, ...]:
+def _missing(artifact: BenchArtifact, board: Board, kept: Sequence[Result]) -> tuple[int | None, ...]:
     """The numbers of threads that have no result of this very file, device and settings yet."""
     wanted = (None,) if artifact.facts.format == "coreml" else board.plan.threads
     done = {r.settings.threads for r in kept if _answers(r, artifact, board)}
     return tuple(threads for threads in wanted if threads not in done)
 
 
-def _answers(result: Result, artifact: Asked, board: Board) -> bool:
+def _answers(result: Result, artifact: BenchArtifact, board: Board) -> bool:
     """Whether a result is what measuring this artifact would give, so that it need not be done again."""
     plan, settings = board.plan, result.settings
     is_same = (

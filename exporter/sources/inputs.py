@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 
 from benchmarks.agent.samples import named_for
-from benchmarks.tasks import Task
 from benchmarks.tasks.scores import WITHOUT_CLASS
+from benchmarks.tasks.task import Task
 from exporter.sources.source import Source
 from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.tracing.program import DynamicAxis

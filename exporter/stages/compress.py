@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.tasks import Task
+from benchmarks.tasks.task import Task
 from exporter.compression.analysis.emulation import emulated, quantization_noise
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.recipe import Recipe, Step, apply

@@ -39,8 +39,8 @@ def finish(targets: Targets, ledger: tuple[LedgerRow, ...], run: Run) -> Manifes
         ledger=ledger,
     )
     if ledger:
+        from exporter.ledger.limits import not_judged
         from exporter.ledger.report import write_report
-        from exporter.ledger.rows import not_judged
 
         write_report(manifest, new, not_judged(ledger, options.min_speedup))
     (new / "README.md").write_text(bundle_readme(manifest), encoding="utf-8")

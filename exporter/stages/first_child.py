@@ -19,7 +19,7 @@ from exporter.stages.run import Run
 from exporter.stages.snapshot import LOG, STOP, Snapshot
 from exporter.stages.targets import TRAINING_TIMEOUT_S, Targets
 from runtimes import child
-from runtimes.bundle import from_json
+from runtimes.records import from_json
 
 PREPARE_TIMEOUT_S = 3600.0
 

@@ -9,7 +9,8 @@ from functools import partial
 from benchmarks.evaluate import Evaluation, answers, as_reference, judged
 from benchmarks.measure import NotTimed, measure
 from benchmarks.results.stats import in_words
-from benchmarks.tasks import Task, load_task
+from benchmarks.tasks import load_task
+from benchmarks.tasks.task import Task
 from exporter.ledger.rows import latency_of, ledger_row, speedup_in
 from exporter.stages.progress import Stage
 from exporter.stages.run import Run

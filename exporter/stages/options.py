@@ -118,7 +118,7 @@ def check_options(options: Options) -> None:
     if options.preprocessor is not None:
         read_preprocessor(options.preprocessor)  # before minutes are spent on the model
     if options.sign is not None:
-        from exporter.delivery.sealing import check_signing_key
+        from exporter.delivery.signature import check_signing_key
 
         check_signing_key(options.sign)
     if options.atol is not None and not 0.0 <= options.atol < float("inf"):
@@ -141,7 +141,7 @@ def check_limits_given(options: Options) -> None:
     if not options.measure:
         raise BadInput("a limit needs measuring", where="--no-measure", remedy="leave one of them out")
     from benchmarks.measure import not_timed
-    from exporter.ledger.rows import check_judgeable
+    from exporter.ledger.limits import check_judgeable
 
     timed = [target for target in options.targets if not not_timed(Path(TARGETS[target].file_name))]
     check_judgeable(timed, options.data is not None, *limits)

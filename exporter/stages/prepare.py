@@ -21,9 +21,9 @@ from exporter.sources.weights import weights_facts
 from exporter.stages.compress import Proofs, compress
 from exporter.tracing.flat_module import FlatModule
 from exporter.tracing.program import DynamicAxis
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import PREPROCESSOR, Text, check_signature, read_preprocessor, to_bytes
+from runtimes.records import from_json
 from runtimes.signature import Signature
 from runtimes.types import Origin
 

@@ -24,7 +24,7 @@ from exporter.stages.run import Run
 from exporter.stages.snapshot import PROGRAM, Snapshot, TargetNeeds, folder_of
 from runtimes import child, parity
 from runtimes.bundle import digest
-from runtimes.compare import NOTHING_PROVEN
+from runtimes.compare import NOTHING_PROVEN, RELATIVE_TOLERANCE, Limits
 from runtimes.errors import ParityFailed, UnsupportedOperation
 from runtimes.signature import Signature, TensorSpec
 from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Parity
@@ -193,9 +193,7 @@ class Targets:
         signature, proof = parity.prove(
             path,
             self._run.work / snapshot.folder / needs.golden,
-            compute=compute,
-            atol=options.atol,
-            noise=needs.noise,
+            Limits(RELATIVE_TOLERANCE[compute], options.atol, needs.noise),
             log_path=self._run.work / f"{target}.log",
             scratch=self._run.work,
             on_start=self._run.children.add,

@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 from exporter.low_bit.weight import LowBit, load_low_bit, save_low_bit
 from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.tracing.user_code import untraceable, user_line
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput, UnsupportedOperation
+from runtimes.records import from_json
 from runtimes.signature import Dimension, Signature, TensorSpec
 
 NAMESPACES = ("aten", "prims", "prim", "quantized_decomposed")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.agent.samples import named_for
-from benchmarks.tasks import Split
+from benchmarks.tasks.task import Split
 from exporter.compression.model import Context
 from exporter.tracing.flat_module import FlatModule, Tensors
 from runtimes.errors import BadInput

@@ -17,8 +17,9 @@ from safetensors.torch import save
 from torch import nn
 
 from benchmarks.results.stats import wilson
-from benchmarks.tasks import Score, Split, Task, load_task
+from benchmarks.tasks import load_task
 from benchmarks.tasks.scores import score_outputs
+from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.model import Context
 from exporter.families import ZOO
 from exporter.families.digits import CompactConvolutionalTransformer

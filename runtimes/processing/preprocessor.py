@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
-from runtimes.bundle import from_json
 from runtimes.errors import BadInput
+from runtimes.records import from_json
 from runtimes.signature import Signature, TensorSpec
 
 PREPROCESSOR = "preprocessor.json"

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from benchmarks import bench as module
-from benchmarks.bench import Board, Plan, asked, bench, job_of
-from benchmarks.commands.bench import parse_numbers, parse_seconds, parse_share, raise_failures
+from benchmarks.bench import Board, Plan, bench, bench_artifacts, job_of
+from benchmarks.commands.bench import raise_failures
 from benchmarks.commands.bench_screen import print_csv, print_results, remarks
 from benchmarks.devices import DEVICES, Interrupted, Options, kind_of, run_of
 from benchmarks.fleet import read_fleet
+from benchmarks.results.execution import latency_is_real
 from benchmarks.results.result import Failure, read_results
-from benchmarks.results.trust import latency_is_real
 from runtimes.errors import BadInput, ParityFailed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -284,7 +284,7 @@ def test_all_boards_are_measured_at_once_and_one_that_fails_costs_the_others_not
         d=telling(error=BadInput("no route to host", where="ssh://d")),
     )
     told: list[str] = []
-    done = bench(asked(bundle / "model.onnx"), boards, on_done=lambda part: told.append(part.board.name))
+    done = bench(bench_artifacts(bundle / "model.onnx"), boards, on_done=lambda part: told.append(part.board.name))
     assert [part.board.name for part in done] == ["a", "b", "c", "d"] and sorted(told) == ["a", "b", "c", "d"]
     assert [part.results[0].failure and part.results[0].failure.cause for part in done] == [
         None,
@@ -299,7 +299,7 @@ def test_all_boards_are_measured_at_once_and_one_that_fails_costs_the_others_not
 
 def test_a_device_that_talks_nonsense_keeps_what_it_said_before(monkeypatch, bundle):
     (board,) = boards_that(monkeypatch, a=telling(LOADED, BLOCK, {**BLOCK, "times_ns": [-1]}, BLOCK))
-    (done,) = bench(asked(bundle / "model.onnx"), [board])
+    (done,) = bench(bench_artifacts(bundle / "model.onnx"), [board])
     assert done.results[0].failure.cause == "malformed" and done.results[0].statistics.inferences == 2
     assert str(done.error).startswith("a: it tells times_ns: no list of nanoseconds; update")
 
@@ -307,7 +307,7 @@ def test_a_device_that_talks_nonsense_keeps_what_it_said_before(monkeypatch, bun
 def test_a_fault_of_our_own_in_a_thread_is_not_lost(monkeypatch, bundle):
     boards = boards_that(monkeypatch, a=telling(error=ZeroDivisionError("ours")), b=telling())
     with pytest.raises(ZeroDivisionError, match="ours"):
-        bench(asked(bundle / "model.onnx"), boards)
+        bench(bench_artifacts(bundle / "model.onnx"), boards)
 
 
 def test_ctrl_c_stops_all_boards_and_keeps_what_they_told(monkeypatch, bundle):
@@ -331,7 +331,7 @@ def test_ctrl_c_stops_all_boards_and_keeps_what_they_told(monkeypatch, bundle):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            bench(asked(bundle / "model.onnx"), boards, on_done=kept.append)
+            bench(bench_artifacts(bundle / "model.onnx"), boards, on_done=kept.append)
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(cleaned) == ["ssh://a", "ssh://b"]
@@ -345,14 +345,16 @@ def test_a_crash_of_the_model_is_exit_code_3_whatever_else_failed(monkeypatch, b
     with pytest.raises(
         ParityFailed, match=r"model.onnx on a: crashed with SIGSEGV; b: no route to host; do not ship it"
     ):
-        raise_failures(bench(asked(bundle / "model.onnx"), boards))
+        raise_failures(bench(bench_artifacts(bundle / "model.onnx"), boards))
 
 
 def test_formats_that_a_board_cannot_run_are_left_out_and_it_says_so(monkeypatch, bundle):
     notices: list[str] = []
     (board,) = boards_that(monkeypatch, a=telling())
     (done,) = bench(
-        asked(bundle), [board], on_event=lambda b, e: notices.append(e["text"]) if e["event"] == "notice" else None
+        bench_artifacts(bundle),
+        [board],
+        on_event=lambda b, e: notices.append(e["text"]) if e["event"] == "notice" else None,
     )
     assert [r.artifact.format for r in done.results] == ["onnx", "tflite"]
     assert notices == [
@@ -368,7 +370,7 @@ def test_tflite_over_adb_needs_a_runner():
 
 def test_a_latency_that_is_none_is_not_printed(monkeypatch, bundle, capsys):
     (board,) = boards_that(monkeypatch, a=telling(LOADED, BLOCK))
-    (done,) = bench(asked(bundle / "model.onnx"), [board])
+    (done,) = bench(bench_artifacts(bundle / "model.onnx"), [board])
     real = replace(done.results[0], parity=None)
     emulated = replace(real, device=replace(real.device, executed="emulated", emulator="qemu-arm"))
     assert latency_is_real(real) and not latency_is_real(emulated)
@@ -390,7 +392,7 @@ def test_what_a_reader_must_know_is_said(monkeypatch, bundle):
             BLOCK,
         ),
     )
-    (done,) = bench(asked(bundle / "model.onnx"), [board])
+    (done,) = bench(bench_artifacts(bundle / "model.onnx"), [board])
     said = " ".join(remarks(replace(done.results[0], parity=None)))
     for words in ("random inputs", "measured one after the other", "under-voltage", "did not settle in 10 s"):
         assert words in said
@@ -408,22 +410,12 @@ def test_a_device_is_one_module_and_one_row():
 
 
 def test_a_job_names_files_by_their_hash(bundle, tmp_path):
-    job, files, _ = job_of(asked(bundle / "model.onnx"), Plan(threads=(1, 2)), tmp_path)
+    job, files, _ = job_of(bench_artifacts(bundle / "model.onnx"), Plan(threads=(1, 2)), tmp_path)
     artifact = job.artifacts[0]
     assert artifact.file == f"{artifact.sha256}.onnx" and files[artifact.file] == bundle / "model.onnx"
     assert files[artifact.golden].name == "golden.npz" and artifact.golden.endswith(".npz")
     assert [(case.artifact, case.threads) for case in job.cases] == [(0, 1), (0, 2)]
-    assert job_of(asked(bundle / "model.onnx"), Plan(), tmp_path)[0].id != job.id
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("10m", 600.0), ("90", 90.0), ("2.5s", 2.5), ("1h", 3600.0)])
-def test_times(text, seconds):
-    assert parse_seconds(text) == seconds
-
-
-def test_numbers_and_shares():
-    assert parse_numbers("1, 2,4", "--threads", 1) == (1, 2, 4)
-    assert parse_share("0.5%") == 0.005
+    assert job_of(bench_artifacts(bundle / "model.onnx"), Plan(), tmp_path)[0].id != job.id
 
 
 # --- fleets --------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ import exporter.cli
 from benchmarks.agent.samples import batch_of, run_samples
 from benchmarks.evaluate import answers, as_reference, evaluate, joined, order_of
 from benchmarks.results.stats import wilson
-from benchmarks.tasks import TASKS, Split, Task
+from benchmarks.tasks import TASKS
 from benchmarks.tasks.scores import accuracy, nearest_class_mean
+from benchmarks.tasks.task import Split, Task
 from runtimes import child
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.signature import ExecutedBy, Signature, TensorSpec

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.tasks import Split, Task, load_task
+from benchmarks.tasks import load_task
+from benchmarks.tasks.task import Split, Task
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.families.packaged import WEIGHTS
 from exporter.sources.weights import read_weights

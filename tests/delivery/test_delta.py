@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from exporter.delivery import apply as applying
 from exporter.delivery import golomb, task_vector, update_file
 from exporter.delivery.apply import apply
-from exporter.delivery.delta import UPDATE, compressed, decompressed, delta, manifest_hash, update_of
+from exporter.delivery.delta import delta
+from exporter.delivery.files import UPDATE, manifest_hash, update_of
+from exporter.delivery.patch import compressed, decompressed
 from exporter.formats.contents import Region
 from runtimes.bundle import read_manifest
 from runtimes.errors import BadInput, LimitNotMet, ParityFailed
@@ -366,9 +368,9 @@ def test_what_delta_cannot_do_is_refused(bundles, refused, tmp_path, copy_of):
 
 
 def test_a_limit_is_kept(bundles, shifted, tmp_path, monkeypatch):
-    from exporter.delivery import delta as deltas
+    from exporter.delivery import fine_tune
 
-    monkeypatch.setattr(deltas, "ALPHAS", (8.0,))
+    monkeypatch.setattr(fine_tune, "ALPHAS", (8.0,))
     with pytest.raises(LimitNotMet, match="would lose"):
         delta(*bundles, tmp_path / "u", density=0.5, task=shifted.task(), max_drop=0.0)
     assert not (tmp_path / "u").exists()

@@ -16,19 +16,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from exporter.delivery import sealing
-from exporter.delivery.sealing import (
-    CHUNK,
-    MAGIC,
-    check_signature,
-    is_sealed,
-    keygen,
-    pack,
-    seal,
-    sign_bundle,
-    unpack,
-    unseal,
-)
+from exporter.delivery import keys as key_files
+from exporter.delivery import sealing, storage
+from exporter.delivery.keys import keygen
+from exporter.delivery.sealing import CHUNK, MAGIC, is_sealed, pack, seal, unpack, unseal
+from exporter.delivery.signature import check_signature, sign_bundle
 from runtimes.errors import BadInput, NotInstalled, ParityFailed
 
 CONFORMANCE = Path(__file__).resolve().parents[1] / "conformance"
@@ -213,7 +205,7 @@ def test_keys_of_another_kind_are_refused_and_nothing_of_them_is_said(keys, tmp_
 
 def test_a_key_of_an_unknown_algorithm_is_refused(tmp_path):
     der = bytes.fromhex("300c300506032a03040303000102")
-    for kind, call in (("PUBLIC", sealing._public), ("PRIVATE", sealing._private)):
+    for kind, call in (("PUBLIC", key_files.public_key_of), ("PRIVATE", key_files.private_key_of)):
         text = f"-----BEGIN {kind} KEY-----\n{base64.b64encode(der).decode()}\n-----END {kind} KEY-----\n"
         (tmp_path / "odd").write_text(text)
         with pytest.raises(BadInput, match="this is no p"):
@@ -407,7 +399,7 @@ def test_only_plain_files_with_short_paths_are_packed(exported, copy_of, monkeyp
 def test_what_cannot_be_read_or_written_is_refused(exported, monkeypatch, tmp_path):
     with pytest.raises(BadInput, match="cannot be written"):
         pack(exported("mlp", "onnx"), tmp_path / "none" / "file")
-    monkeypatch.setattr(sealing, "LARGEST", 10)
+    monkeypatch.setattr(storage, "LARGEST", 10)
     (tmp_path / "large").write_bytes(bytes(11))
     with pytest.raises(BadInput, match="too large"):
         unpack(tmp_path / "large", tmp_path / "out")

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from exporter.bundle.schema import manifest_schema
 from runtimes import bundle as module
-from runtimes.bundle import damage, digest, from_json, read_manifest
+from runtimes.bundle import damage, digest, read_manifest
 from runtimes.errors import BadInput
+from runtimes.records import from_json
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
 from runtimes.types import (
     EXECUTION_KINDS,

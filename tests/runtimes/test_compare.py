@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from runtimes.compare import INT8_STEPS, RELATIVE_TOLERANCE, SENSITIVITY_MARGIN, compare, compare_output
+from runtimes.compare import INT8_STEPS, RELATIVE_TOLERANCE, SENSITIVITY_MARGIN, Limits, compare, compare_output
 from runtimes.signature import ExecutedBy
 from runtimes.types import COMPUTE_TYPES, Parity
 
@@ -24,7 +25,7 @@ def tensor(*values: float, dtype: str = "float32") -> np.ndarray:
 
 def judge(reference, actual, *, rtol: float = RTOL, atol: float | None = None) -> Parity:
     """Parity of one output `y`, given its value for each sample."""
-    return compare([{"y": r} for r in reference], [{"y": a} for a in actual], BY, rtol=rtol, atol=atol)
+    return compare([{"y": r} for r in reference], [{"y": a} for a in actual], BY, Limits(rtol, atol))
 
 
 REFERENCE = [tensor(3, 0), tensor(0, 4)]
@@ -32,7 +33,7 @@ REFERENCE = [tensor(3, 0), tensor(0, 4)]
 
 def test_figures_of_a_comparison_by_hand():
     # want (3, 0, 0, 4), got (3, 0.5, 0, 3), error (0, -0.5, 0, 1)
-    found = compare_output("y", REFERENCE, [tensor(3, 0.5), tensor(0, 3)], RTOL, 2.0)
+    found = compare_output("y", REFERENCE, [tensor(3, 0.5), tensor(0, 3)], Limits(RTOL, 2.0))
     assert found.max_abs_error == 1.0
     assert found.max_rel_error == 0.25
     assert found.cosine == pytest.approx((9 + 12) / (5.0 * math.sqrt(9 + 0.25 + 9)), rel=1e-12)
@@ -49,7 +50,7 @@ def test_exact_agreement_has_no_noise_to_put_in_decibels():
 def test_parity_reports_the_worst_output():
     reference = [{"a": tensor(1, 0), "b": tensor(100, 0)}, {"a": tensor(0, 1), "b": tensor(0, 100)}]
     actual = [{"a": tensor(1.001, 0), "b": tensor(100.01, 0)}, reference[1]]
-    found = compare(reference, actual, BY, rtol=1e-2, atol=None)
+    found = compare(reference, actual, BY, Limits(1e-2))
     assert found.verdict == "pass"
     assert found.max_abs_error == pytest.approx(0.01, rel=1e-3)  # of b
     assert found.max_rel_error == pytest.approx(1e-3, rel=1e-3)  # of a
@@ -102,14 +103,14 @@ def test_another_width_of_the_same_kind_is_compared_by_value():
 def test_a_missing_output_fails(sample):
     actual = [{"y": r} for r in REFERENCE]
     del actual[sample]["y"]
-    found = compare([{"y": r} for r in REFERENCE], actual, BY, rtol=RTOL, atol=None)
+    found = compare([{"y": r} for r in REFERENCE], actual, BY, Limits(RTOL))
     assert (found.verdict, found.reason) == ("fail", "output 'y' is missing from the artifact")
     assert (found.max_abs_error, found.cosine, found.snr_db) == (math.inf, 0.0, None)
 
 
 def test_a_surplus_output_is_not_ours_to_judge():
     actual = [{"y": r, "more": tensor(math.nan)} for r in REFERENCE]
-    assert compare([{"y": r} for r in REFERENCE], actual, BY, rtol=RTOL, atol=None).verdict == "pass"
+    assert compare([{"y": r} for r in REFERENCE], actual, BY, Limits(RTOL)).verdict == "pass"
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
@@ -151,7 +152,7 @@ def test_one_sample_alone_proves_nothing():
 
 def test_one_constant_output_is_fine_while_another_changes():
     reference = [{"constant": tensor(7), "y": r} for r in REFERENCE]
-    found = compare(reference, reference, BY, rtol=RTOL, atol=None)
+    found = compare(reference, reference, BY, Limits(RTOL))
     assert (found.verdict, found.sensitivity) == ("pass", 4.0)
 
 
@@ -197,36 +198,36 @@ def test_the_relative_tolerance_itself_is_allowed():
 def test_an_all_zero_output_allows_no_error_without_atol_and_gives_finite_figures_with_one():
     zero = [{"zero": tensor(0, 0), "y": r} for r in REFERENCE]
     off = [{"zero": tensor(0, 1e-3), "y": r} for r in REFERENCE]
-    found = compare(zero, off, BY, rtol=RTOL, atol=None)
+    found = compare(zero, off, BY, Limits(RTOL))
     assert (found.verdict, found.reason) == ("fail", "output 'zero' is off by 0.001, allowed is 0")
-    found = compare(zero, off, BY, rtol=RTOL, atol=1e-2)
+    found = compare(zero, off, BY, Limits(RTOL, 1e-2))
     assert found.verdict == "pass"
     assert found.max_rel_error == found.max_abs_error == pytest.approx(1e-3)
     assert (found.cosine, found.snr_db) == (0.0, None)
 
 
 def test_two_all_zero_outputs_agree():
-    found = compare_output("y", [tensor(0)], [tensor(0)], RTOL, None)
+    found = compare_output("y", [tensor(0)], [tensor(0)], Limits(RTOL))
     assert (found.fault, found.cosine, found.snr_db, found.max_rel_error) == ("", 1.0, None, 0.0)
 
 
 def test_empty_and_zero_dimensional_outputs_are_compared():
     empty, scalar = np.zeros((0, 3), "float32"), np.float32(2.0).reshape(())
     reference = [{"empty": empty, "scalar": scalar}, {"empty": empty, "scalar": scalar + 1}]
-    assert compare(reference, reference, BY, rtol=RTOL, atol=None).verdict == "pass"
+    assert compare(reference, reference, BY, Limits(RTOL)).verdict == "pass"
     wrong = [{"empty": empty, "scalar": scalar + 1}, reference[1]]
-    assert compare(reference, wrong, BY, rtol=RTOL, atol=None).verdict == "fail"
+    assert compare(reference, wrong, BY, Limits(RTOL)).verdict == "fail"
 
 
 @pytest.mark.parametrize(("wanted", "found"), [(2, 1), (1, 2), (0, 0)])
 def test_another_number_of_samples_is_our_own_bug(wanted, found):
     sample = {"y": tensor(1)}
     with pytest.raises(ValueError, match=f"{wanted} reference and {found} actual samples"):
-        compare([sample] * wanted, [sample] * found, BY, rtol=RTOL, atol=None)
+        compare([sample] * wanted, [sample] * found, BY, Limits(RTOL))
 
 
 def test_no_outputs_at_all_fail():
-    assert compare([{}, {}], [{}, {}], BY, rtol=RTOL, atol=None).verdict == "fail"
+    assert compare([{}, {}], [{}, {}], BY, Limits(RTOL)).verdict == "fail"
 
 
 def test_every_type_of_arithmetic_has_its_tolerance():
@@ -238,7 +239,7 @@ def compared(error: float, noise: float, change: float = 10.0):
     """Parity of an artifact that is off by `error` where the output changes by `change` between inputs."""
     reference = [{"y": np.array([0.0, change])}, {"y": np.array([change, 0.0])}]
     actual = [{"y": sample["y"] + error} for sample in reference]
-    return compare(reference, actual, BY, rtol=1e-4, atol=None, noise={"y": noise})
+    return compare(reference, actual, BY, Limits(noise={"y": noise}))
 
 
 def test_the_noise_of_quantized_activations_is_allowed_and_no_more():
@@ -311,3 +312,48 @@ def test_what_passes_lies_within_its_tolerance_and_changes_with_the_input(sample
         assert found.sensitivity > 0.0
     else:
         assert error > found.tolerance or found.sensitivity < SENSITIVITY_MARGIN * error or found.sensitivity == 0.0
+
+
+@pytest.mark.parametrize(
+    ("compute", "atol", "noise", "wanted"),
+    [
+        ("float32", None, 0.0, lambda largest: 1e-4 * largest),
+        ("float16", None, 0.0, lambda largest: 1e-2 * largest),
+        ("float32", 0.25, 7.0, lambda largest: 0.25),
+        ("float32", None, 7.0, lambda largest: 7.0),
+    ],
+    ids=["float32", "float16", "atol", "noise"],
+)
+def test_verify_bench_delta_and_embed_use_the_same_limits(exported, copy_of, monkeypatch, compute, atol, noise, wanted):
+    """Each gets them from the manifest alone, whatever gave them there."""
+    from benchmarks.bench import bench_artifacts
+    from exporter.bundle.writer import write_manifest
+    from exporter.delivery import fine_tune
+    from exporter.embed.describe import describe
+    from runtimes import verify
+    from runtimes.bundle import read_manifest
+    from runtimes.golden import read_golden
+
+    bundle = copy_of(exported("mlp", "onnx"))
+    manifest = read_manifest(bundle)
+    output = manifest.signature.outputs[0].name
+    artifact = replace(manifest.artifacts[0], compute=compute, noise={output: noise} if noise else {})
+    manifest = replace(manifest, artifacts=(artifact,), settings={} if atol is None else {"atol": atol})
+    write_manifest(manifest, bundle)
+    golden = read_golden(bundle / artifact.golden)
+    largest = max(float(np.max(np.abs(sample[output]))) for sample in golden.outputs)
+    found = []
+
+    def prove(path, golden, limits):
+        found.append(limits)
+        return artifact.signature, artifact.parity
+
+    monkeypatch.setattr(verify, "prove", prove)
+    monkeypatch.setattr(fine_tune, "prove", prove)
+    verify.verify(bundle, manifest)
+    fine_tune._proven(bundle, artifact, manifest)
+    found.append(bench_artifacts(bundle)[0].proof.limits)
+    assert len(found) == 3
+    assert [limits.tolerance(output, largest) for limits in found] == [wanted(largest)] * 3
+    (embedded,) = describe(bundle, ("onnx",)).artifacts
+    assert embedded.tolerances[output] == wanted(largest)

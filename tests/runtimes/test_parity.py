@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from runtimes import child, parity
-from runtimes.compare import RELATIVE_TOLERANCE
+from runtimes.compare import RELATIVE_TOLERANCE, Limits
 from runtimes.errors import BadInput, NotInstalled, ParityFailed
 from runtimes.golden import Golden, read_golden, write_golden
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
@@ -63,10 +63,10 @@ def test_signature_and_parity_come_back_as_values(artifact, calls):
 @pytest.mark.parametrize("compute", RELATIVE_TOLERANCE)
 def test_the_tolerance_is_that_of_the_arithmetic(artifact, calls, compute):
     calls.outcome = child.Completed(as_lists(calls.outcome.value))
-    prove(artifact, compute=compute, atol=0.25, noise={"y": 0.5})
+    prove(artifact, limits=Limits(RELATIVE_TOLERANCE[compute], 0.25, {"y": 0.5}))
     ((function, job, options),) = calls
     assert function == "runtimes.parity:run_and_compare"
-    assert (job["rtol"], job["atol"], job["noise"]) == (RELATIVE_TOLERANCE[compute], 0.25, {"y": 0.5})
+    assert job["limits"] == {"rtol": RELATIVE_TOLERANCE[compute], "atol": 0.25, "noise": {"y": 0.5}}
     assert options["timeout_s"] == parity.TIMEOUT_S
 
 
@@ -126,14 +126,12 @@ def test_the_childs_side_compares_all_samples(exported, name, tmp_path):
     job = {
         "artifact": str(bundle / name),
         "golden": str(tmp_path / "golden.npz"),
-        "rtol": 1e-4,
-        "atol": None,
-        "noise": {},
+        "limits": {"rtol": 1e-4, "atol": None, "noise": {}},
     }
     value = parity.run_and_compare(job, lambda event: None)
     assert value["parity"]["verdict"] == "pass"
     assert value["parity"]["samples"] == 3
     assert value["parity"]["sensitivity"] > 0.1
     assert {spec["name"] for spec in value["signature"]["inputs"]} == {"a", "b"}
-    value = parity.run_and_compare({**job, "rtol": 0.0, "atol": 1e-12}, lambda event: None)
+    value = parity.run_and_compare({**job, "limits": {"rtol": 0.0, "atol": 1e-12, "noise": {}}}, lambda event: None)
     assert value["parity"]["verdict"] == "fail", "and with no tolerance a millionth fails"

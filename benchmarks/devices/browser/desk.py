@@ -31,7 +31,7 @@ from benchmarks.devices.browser.events import (
     leave_of,
 )
 from benchmarks.job import Job, Json
-from runtimes.compare import RELATIVE_TOLERANCE, compare
+from runtimes.compare import FLOAT32, compare
 from runtimes.golden import Golden
 from runtimes.signature import ExecutedBy
 from runtimes.types import Parity
@@ -289,7 +289,7 @@ class Desk:
     def _compared(self, case: int, key: str, actual: list[dict[str, np.ndarray]]) -> Json:
         """What the page shows of a case's parity, at the tolerance of float32: the verdict that counts knows more."""
         by = ExecutedBy("browser", "", "browser")
-        parity: Parity = compare(self._goldens[key].outputs, actual, by, rtol=RELATIVE_TOLERANCE["float32"], atol=None)
+        parity: Parity = compare(self._goldens[key].outputs, actual, by, FLOAT32)
         error = parity.max_rel_error
         known = error if np.isfinite(error) else None
         return {"case": case, "verdict": parity.verdict, "max_rel_error": known, "reason": parity.reason}

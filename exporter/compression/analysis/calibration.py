@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tasks import Arrays, Split
+from benchmarks.tasks.task import Arrays, Split
 from exporter.low_bit.weight import Range
 from exporter.modules.weight_uses import Use, watched_weights
 from exporter.sources.inputs import reference

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.tasks import Split, Task
+from benchmarks.tasks.task import Split, Task
 from exporter.compression.analysis.emulation import signal_to_noise_db
 from exporter.compression.model import Context, Model
 from exporter.low_bit.codes import best_clip, quantize_weight, ternarize

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.tasks import Task
+from benchmarks.tasks.task import Task
 from exporter.compression.analysis.calibration import METHODS, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
 from exporter.compression.model import Context, Model, PassReport

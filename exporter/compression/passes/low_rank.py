@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.tasks import Task
+from benchmarks.tasks.task import Task
 from exporter.compression.model import Context, Model, PassReport
 from exporter.modules.weight_uses import left_out, weight_uses
 from exporter.tracing.flat_module import FlatModule, Tensors

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.agent.machine import EnergyMeter, available_bytes, condition, facts, resident_bytes
 from benchmarks.results.result import Condition, DeviceFacts
-from runtimes.bundle import from_json
+from runtimes.records import from_json
 
 
 def machine(root: Path, files: dict[str, str]) -> Path:

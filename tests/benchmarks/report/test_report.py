@@ -23,9 +23,9 @@ from benchmarks.report.page import html
 from benchmarks.report.pareto import pareto
 from benchmarks.report.picture import png
 from benchmarks.report.sections import commands, heading_of, labels_of, latest, sections_of, summary
+from benchmarks.results.execution import execution, latency_is_real
 from benchmarks.results.history import append
 from benchmarks.results.result import Memory, results_to_json
-from benchmarks.results.trust import execution, latency_is_real
 from benchmarks.results.words import bytes_of, count_of, latency, milliseconds, short
 from runtimes.errors import BadInput
 from runtimes.kernels import KernelTruth

@@ -12,18 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.commands import report as report_cli
-from benchmarks.results.compare import (
-    BETTER,
-    SAME,
-    WORSE,
-    check_limit,
-    check_matched,
-    compare,
-    comparison_table,
-    comparisons_to_json,
-    parse_limit,
-    remarks,
-)
+from benchmarks.report.comparison import comparison_table, comparisons_to_json, remarks
+from benchmarks.results.compare import BETTER, SAME, WORSE, check_limit, check_matched, compare, parse_limit
 from benchmarks.results.result import Block, Failure, Memory, Samples, read_results, results_to_json, write_results
 from benchmarks.results.stats import NO_DIFFERENCE, Estimate, process_ratio_interval, ratio_interval
 from runtimes.errors import BadInput, LimitNotMet

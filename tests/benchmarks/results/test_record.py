@@ -14,7 +14,7 @@ import pytest
 from benchmarks.agent.samples import encoded
 from benchmarks.console import plain
 from benchmarks.job import Case, Job, JobArtifact
-from benchmarks.results.record import EVENTS, Proof, Recorder, decoded, with_kernels
+from benchmarks.results.record import Proof, Recorder, decoded, with_kernels
 from benchmarks.results.result import (
     CAUSES,
     ArtifactFacts,
@@ -242,9 +242,8 @@ def test_arrays_survive_the_way(dtype):
     assert back.dtype == array.dtype and np.array_equal(back, array)
 
 
-def test_every_event_is_documented():
+def test_every_cause_is_documented():
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(\w+)` \|", text.split("## Results")[0], re.MULTILINE)[1:]) == set(EVENTS)
     for cause in CAUSES:
         assert cause in text, cause
 

@@ -6,7 +6,8 @@ import functools
 
 import pytest
 
-from benchmarks.tasks import Task, load_task
+from benchmarks.tasks import load_task
+from benchmarks.tasks.task import Task
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from benchmarks.tasks import Split, Task
 from benchmarks.tasks.scores import WITHOUT_CLASS, accuracy, nearest_class_mean, neighbour_overlap, score_outputs
+from benchmarks.tasks.task import Split, Task
 from runtimes.errors import BadInput
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from exporter.inspection.kernels import KERNELS, find, in_words, kernels_of, to_json
 from runtimes import child
-from runtimes.bundle import from_json
 from runtimes.kernels import KernelTruth
+from runtimes.records import from_json
 from runtimes.types import FORMATS
 
 

@@ -423,6 +423,7 @@ def test_names_are_the_model_s_or_numbers(every_layer):
 
 def test_a_ternary_convolution_is_not_int2_for_a_reason(quantized, monkeypatch, tmp_path):
     """LiteRT gives NaN, or crashes: if it does no longer, the table can change."""
+    from runtimes.compare import Limits
     from runtimes.errors import ParityFailed
     from runtimes.golden import Golden, write_golden
     from runtimes.parity import prove
@@ -434,7 +435,7 @@ def test_a_ternary_convolution_is_not_int2_for_a_reason(quantized, monkeypatch, 
     outputs = {n: v.detach().numpy() for n, v in made.flat.compute(made.flat.example).items()}
     write_golden(Golden(({n: v.numpy() for n, v in made.flat.example.items()},), (outputs,)), tmp_path / "golden.npz")
     try:
-        _, parity = prove(tmp_path / "model.tflite", tmp_path / "golden.npz", atol=0.3)
+        _, parity = prove(tmp_path / "model.tflite", tmp_path / "golden.npz", Limits(atol=0.3))
     except ParityFailed:
         return
     assert parity.verdict == "fail"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.bench import Board, Done, Plan, asked
+from benchmarks.bench import Board, Done, Plan, bench_artifacts
 from benchmarks.devices import Interrupted, Options
 from benchmarks.results.history import select
 from benchmarks.results.result import Failure, read_results, results_to_json
@@ -322,7 +322,7 @@ def test_for_real_on_this_machine(tmp_path):
     assert one.parity.verdict == "pass" and one.accuracy.samples > 5 and one.statistics.p50_ms > 0
     assert (one.artifact.bundle, one.artifact.precision, one.settings.inputs) == ("rnet-float32", "float32", "golden")
     assert one.kernels.float_share == 1.0
-    assert asked(folder / "bundles" / "rnet-float32")[0].facts == one.artifact
+    assert bench_artifacts(folder / "bundles" / "rnet-float32")[0].facts == one.artifact
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in folder.rglob("*") if p.name != "report.html"}
     assert folder / "bundles" / "rnet-float32" / "model.onnx" in before and folder / "results.json" in before
     again = command(*words, *quick, "--json")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.tasks import Split, Task
 from benchmarks.tasks.scores import accuracy
+from benchmarks.tasks.task import Split, Task
 from exporter.sources.inputs import (
     check_task,
     golden_inputs,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.tasks import Score, Split, Task
+from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.model import Context
 from exporter.tracing.flat_module import FlatModule
 from exporter.training.loop import (

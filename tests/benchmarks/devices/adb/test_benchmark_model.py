@@ -6,6 +6,7 @@ The binary itself can be had from no registry that this is developed with, so it
 from __future__ import annotations
 
 import fcntl
+import json
 import re
 import subprocess
 from dataclasses import replace
@@ -17,7 +18,9 @@ from benchmarks.agent.loop import LEAST_ROUNDS
 from benchmarks.devices import Options, run_of
 from benchmarks.devices.adb.benchmark_model import NOTES, check, condition_of, events, invocation_of, script
 from benchmarks.job import Case
+from benchmarks.results.events import EVENTS
 from runtimes.errors import BadInput, PocketshipError
+from runtimes.records import from_json
 from tests.rigs.adbd import adb_server, emulated_phone
 from tests.rigs.onnx_job import make_job
 
@@ -162,7 +165,11 @@ def told(*parts: tuple[str, int, str]) -> list[dict]:
         f"@pocketship {kind} {10 + i}.25\n{said}\n@pocketship exit {code}\n"
         for i, (kind, code, said) in enumerate(parts)
     )
-    return list(events(None, text.splitlines(keepends=True), "abc"))
+    found = list(events(None, text.splitlines(keepends=True), "abc"))
+    for event in found:  # raises for a field that is missing, extra or of another type
+        fields = json.loads(json.dumps({k: v for k, v in event.items() if k not in ("event", "case")}))
+        from_json(EVENTS[event["event"]], fields)
+    return found
 
 
 def test_an_invocation_is_a_block_of_one_honest_time():

@@ -17,7 +17,7 @@ from benchmarks.devices import Options
 from benchmarks.devices.browser import chromium
 from benchmarks.devices.browser import device as browser
 from benchmarks.job import Case, Job, JobArtifact
-from runtimes.compare import compare
+from runtimes.compare import FLOAT32, compare
 from runtimes.errors import PocketshipError
 from runtimes.golden import read_golden
 from runtimes.types import ExecutedBy
@@ -77,7 +77,7 @@ def arrays(event: dict[str, Any]) -> dict[str, np.ndarray]:
 def assert_parity(bench: Bench, case: int, golden: Path) -> None:
     expected = read_golden(golden).outputs
     found = [arrays(event) for event in bench.of("outputs", case) if event["of"] == "golden"]
-    parity = compare(expected, found, ExecutedBy("browser", "", "browser"), rtol=1e-4, atol=None)
+    parity = compare(expected, found, ExecutedBy("browser", "", "browser"), FLOAT32)
     assert parity.verdict == "pass", parity.reason
 
 

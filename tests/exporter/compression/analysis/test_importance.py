@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.tasks import Score, Split, Task
+from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.analysis.importance import block_influence, unit_importance
 from exporter.compression.model import Context
 from exporter.modules.dependencies import find_groups

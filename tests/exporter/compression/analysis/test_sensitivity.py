@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.tasks import Score, Split, Task
+from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.analysis.emulation import signal_to_noise_db
 from exporter.compression.analysis.sensitivity import rounded, sensitivities
 from exporter.compression.model import Context, Model

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
-from benchmarks.tasks import Score, Split, Task
+from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.analysis.emulation import emulated
 from exporter.compression.model import Context, Model
 from exporter.compression.passes.integer import Settings, apply

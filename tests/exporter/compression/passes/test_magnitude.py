@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from benchmarks.tasks import Score, Split, Task
+from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.model import Context, Model
 from exporter.compression.passes.magnitude import Settings, apply, choose, cubic_sparsity, prune, prune_mask
 from exporter.tracing.flat_module import FlatModule

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from benchmarks.tasks import Score, Split, Task
+from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.model import Context, Model
 from exporter.compression.passes.structured import Settings, apply, kept_units, removable
 from exporter.families.digits import CompactConvolutionalTransformer

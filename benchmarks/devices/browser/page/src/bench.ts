@@ -3,7 +3,7 @@
 import { facts } from "./device";
 import { hasWorker, Lane, Lost } from "./lane";
 import type { Link } from "./link";
-import { type Asked, type Event, type Job, type JobArtifact, type Sample } from "./contract";
+import { type Asked, type Event, type Job, type JobArtifact, type Said, type Sample } from "./contract";
 import { median, quantile, takeTurns, timesABlock, type Dealt } from "./rules";
 
 export interface Files {
@@ -40,7 +40,6 @@ export class Bench {
   private failed = new Set<number>();
   private times = new Map<number, { medians: number[]; all: number[] }>();
   private inferences = new Map<number, number>();
-  private groupOf = new Map<number, number>();
   private notes: string[] = [];
   private shownAt = 0;
   private process = 0;
@@ -119,7 +118,7 @@ export class Bench {
   }
 
   private refuse(index: number, detail: string): never {
-    this.hear(index, { event: "failed", case: index, cause: "refused", detail });
+    this.hear(index, { event: "failed", cause: "refused", detail });
     throw new Lost(detail);
   }
 
@@ -140,7 +139,7 @@ export class Bench {
       notes: this.notes,
       ...this.files.runtime(artifact.format, threads),
     };
-    const lane = new Lane(index, asked, this.job.timeout_s, (event) => this.hear(index, event));
+    const lane = new Lane(index, asked, this.job.timeout_s, (said) => this.hear(index, said));
     this.lanes.set(index, lane);
     await lane.do("import");
   }
@@ -152,25 +151,25 @@ export class Bench {
     if (this.process === 0 && this.files.golden(this.artifact(index))) await lane.do("golden");
     this.watcher.onCase(index, { state: "warming up" });
     const [warm] = await lane.do("warm", { limit_s: this.job.warmup_s });
+    if (warm?.event !== "warm") throw new Error("a worker did not tell its warm-up");
     this.watcher.onCase(index, { state: "measuring" });
-    return timesABlock(warm!.warmup_ns as number[], seconds, this.groupOf.get(index)!);
+    return timesABlock(warm.warmup_ns, seconds, warm.group);
   }
 
   private async block(index: number, times: number): Promise<Dealt> {
     await this.link.settle();
     const atNs = this.now();
-    const [block] = await this.lanes.get(index)!.do("block", { times }, (event) => {
-      this.hear(index, { ...event, process: this.process, at_ns: atNs });
-    });
-    const found = block!.times_ns as number[];
-    const perTime = (block!.runs as number) / found.length;
+    const [block] = await this.lanes.get(index)!.do("block", { times }, (said) => this.hear(index, said, atNs));
+    if (block?.event !== "block") throw new Error("a worker did not tell its block");
+    const found = block.times_ns;
+    const perTime = block.runs / found.length;
     return { times_ns: found, spent_ns: found.reduce((sum, time) => sum + time, 0) * perTime };
   }
 
   private async sustain(index: number): Promise<void> {
     const started = performance.now();
-    await this.lanes.get(index)!.do("sustain", { seconds: this.job.sustained_s! }, ({ took_ns, ...event }) => {
-      this.hear(index, { ...event, process: this.process, at_ns: Math.max(0, this.now() - (took_ns as number)) });
+    await this.lanes.get(index)!.do("sustain", { seconds: this.job.sustained_s! }, (said) => {
+      this.hear(index, said, said.event === "block" ? Math.max(0, this.now() - said.took_ns!) : 0);
       this.watcher.onProgress((performance.now() - started) / 1000, this.job.sustained_s!);
       this.show(index);
       void this.link.settle().catch(() => undefined); // a link that is lost is found when the next thing is told
@@ -198,24 +197,38 @@ export class Bench {
 
   private async evaluate(index: number): Promise<void> {
     this.watcher.onCase(index, { state: "evaluating" });
-    await this.lanes.get(index)!.do("data", { seconds: this.job.data_s }, (event) => {
-      this.hear(index, event);
+    await this.lanes.get(index)!.do("data", { seconds: this.job.data_s }, (said) => {
+      this.hear(index, said);
       void this.link.settle().catch(() => undefined);
     });
   }
 
+  /** A worker's event as it is told; `atNs` is when a block began. */
+  private event(index: number, said: Exclude<Said, { event: "ready" }>, atNs: number): Event {
+    if (said.event === "block") {
+      const { took_ns: _, ...block } = said;
+      return { ...block, case: index, process: this.process, at_ns: atNs };
+    }
+    if (said.event === "warm") {
+      const { group: _, ...warm } = said;
+      return { ...warm, case: index };
+    }
+    return { ...said, case: index };
+  }
+
   /** Pass a worker's event on, and show what it says. */
-  private hear(index: number, { group, ...event }: Event): void {
-    if (typeof group === "number") this.groupOf.set(index, group);
+  private hear(index: number, said: Said, atNs = 0): void {
+    if (said.event === "ready") return;
+    const event = this.event(index, said, atNs);
     this.link.tell(event);
     if (event.event === "failed") {
       this.watcher.onCase(index, { state: "failed", detail: `${event.cause}: ${event.detail}` });
     } else if (event.event === "block") {
-      this.inferences.set(index, (this.inferences.get(index) ?? 0) + (event.runs as number));
+      this.inferences.set(index, (this.inferences.get(index) ?? 0) + event.runs);
       const seen = this.times.get(index) ?? { medians: [], all: [] };
       this.times.set(index, seen);
-      seen.medians.push(median(event.times_ns as number[]));
-      seen.all.push(...(event.times_ns as number[]));
+      seen.medians.push(median(event.times_ns));
+      seen.all.push(...event.times_ns);
     }
   }
 

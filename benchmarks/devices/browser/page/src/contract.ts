@@ -1,4 +1,4 @@
-// What the server gives and takes: benchmarks/job.py, docs/results.md and browser/server.py, in TypeScript.
+// What the server gives and takes: benchmarks/job.py, results/events.py and browser/server.py, in TypeScript.
 
 export interface JobArtifact {
   name: string;
@@ -39,7 +39,63 @@ export interface Served {
   heartbeat_s: number;
 }
 
-export type Event = { event: string } & Record<string, unknown>;
+export interface Facts {
+  model: string;
+  family: string;
+  cpu: string;
+  architecture: string;
+  cores: number | null;
+  memory_bytes: number | null;
+  os: string;
+  executed: string;
+  emulator: string;
+  software: Record<string, string>;
+}
+
+/** `data` is base64 of the little-endian bytes. */
+export interface Encoded {
+  dtype: string;
+  shape: number[];
+  data: string;
+}
+
+/** The fields of each event that the page tells. */
+export interface Events {
+  device: { facts: Facts };
+  loaded: {
+    case: number;
+    runtime: string;
+    version: string;
+    inputs: "golden" | "random";
+    import_ns: number;
+    load_cold_ns: number;
+    load_warm_ns: number;
+    first_inference_ns: number;
+    page_cache_dropped: boolean;
+    notes: string[];
+  };
+  outputs: { case: number; of: "golden" | "data"; row: number; rows: number; outputs: Record<string, Encoded> };
+  warm: { case: number; warmup_ns: number[]; stable: boolean };
+  block: { case: number; process: number; at_ns: number; runs: number; times_ns: number[] };
+  memory: { case: number; baseline_bytes: number; steady_bytes: number; peak_bytes: number };
+  energy: { case: number; joules: null; inferences: number; source: string; note: string };
+  failed: { case: number; cause: string; detail: string };
+  progress: { done: number; total: number };
+  end: Record<never, never>;
+}
+
+type Named<Name extends keyof Events, Left = never> = {
+  [One in Name]: { event: One } & Omit<Events[One], Extract<Left, string>>;
+}[Name];
+
+export type Event = Named<keyof Events>;
+
+/** What a worker says: events without what only the page knows, and what only the page has a use for. */
+export type Said =
+  | Named<"loaded" | "outputs" | "memory" | "failed", "case">
+  | (Named<"warm", "case"> & { group: number })
+  | (Named<"block", "case" | "process" | "at_ns"> & { took_ns?: number })
+  | { event: "ready" };
 
 /** How the golden outputs of a case compare, as the computer found. */
 export interface Parity {

@@ -1,6 +1,6 @@
 // What the browser says of itself and of the machine; what it does not say is null or empty.
 
-import { line } from "./contract";
+import { line, type Facts } from "./contract";
 
 declare const ONNXRUNTIME_WEB_VERSION: string;
 declare const LITERT_VERSION: string;
@@ -12,7 +12,7 @@ interface UserAgentData {
   getHighEntropyValues(hints: string[]): Promise<Record<string, unknown>>;
 }
 
-export async function facts(): Promise<Record<string, unknown>> {
+export async function facts(): Promise<Facts> {
   const data = (navigator as { userAgentData?: UserAgentData }).userAgentData;
   const hints = ["architecture", "bitness", "model", "platformVersion", "fullVersionList"];
   const values = data ? await data.getHighEntropyValues(hints) : {};

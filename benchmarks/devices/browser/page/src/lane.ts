@@ -1,6 +1,6 @@
 // The page's side of a worker: ask for one thing, hear its events; a crash or a hang is an event too.
 
-import { line, type Asked, type Event } from "./contract";
+import { line, type Asked, type Said } from "./contract";
 
 /** The worker failed and was ended; the event `failed` has been told. */
 export class Lost extends Error {}
@@ -16,24 +16,24 @@ export class Lane {
   private worker: Worker;
 
   constructor(
-    private number: number,
+    number: number,
     private asked: Asked,
     private timeoutS: number,
-    private onEvent: (event: Event) => void,
+    private onEvent: (said: Said) => void,
   ) {
     const { url, type } = WORKERS[asked.format]!;
     this.worker = new Worker(`${url}?case=${number}`, { type });
   }
 
   /** Ask for something: the events it gave, once it is done. Rejects with Lost where the worker fails or hangs. */
-  do(what: string, how: Record<string, number> = {}, hearing = this.onEvent): Promise<Event[]> {
-    const events: Event[] = [];
+  do(what: string, how: Record<string, number> = {}, hearing = this.onEvent): Promise<Said[]> {
+    const events: Said[] = [];
     return new Promise((resolve, reject) => {
       let timer = 0;
       const lose = (cause: string, detail: string): void => {
         window.clearTimeout(timer);
         this.end();
-        this.onEvent({ event: "failed", case: this.number, cause, detail });
+        this.onEvent({ event: "failed", cause, detail });
         reject(new Lost(detail));
       };
       const wait = (): void => {
@@ -41,17 +41,16 @@ export class Lane {
         const hung = `gave no answer within ${this.timeoutS} s and was ended`;
         timer = window.setTimeout(() => lose("timed-out", hung), this.timeoutS * 1000);
       };
-      this.worker.onmessage = ({ data }: MessageEvent<Event>) => {
+      this.worker.onmessage = ({ data }: MessageEvent<Said>) => {
         if (data.event === "ready") {
           window.clearTimeout(timer);
           resolve(events);
         } else if (data.event === "failed") {
-          lose(String(data.cause), String(data.detail));
+          lose(data.cause, data.detail);
         } else {
           wait();
-          const event = { case: this.number, ...data };
-          events.push(event);
-          hearing(event);
+          events.push(data);
+          hearing(data);
         }
       };
       this.worker.onerror = (event) => {

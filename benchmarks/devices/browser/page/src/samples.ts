@@ -1,7 +1,7 @@
 // Tensors: out of the server's packs, made to fit a model's inputs, into the base64 of the event `outputs`.
 
 import { generator } from "./rules";
-import { Refused, type Numbers, type Pack, type Sample, type Spec, type Tensor } from "./contract";
+import { Refused, type Encoded, type Numbers, type Pack, type Sample, type Spec, type Tensor } from "./contract";
 
 const RANDOM_LENGTH = 16;
 
@@ -135,7 +135,7 @@ export function namedFor(sample: Sample, specs: readonly Spec[]): Sample {
 }
 
 /** Tensors as the event `outputs` carries them. */
-export function encoded(outputs: Sample): Record<string, { dtype: string; shape: number[]; data: string }> {
+export function encoded(outputs: Sample): Record<string, Encoded> {
   return Object.fromEntries(
     Object.entries(outputs).map(([name, { dtype, shape, data }]) => [
       name,

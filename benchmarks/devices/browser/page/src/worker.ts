@@ -3,7 +3,7 @@
 // The first message says what to work on, each later one what to do; the answers are events, and `ready` after each.
 // An inference is timed from inputs in JavaScript's memory to outputs there, as an app has it.
 
-import { Refused, line, type Asked, type Event, type Sample, type Spec } from "./contract";
+import { Refused, line, type Asked, type Said, type Sample, type Spec } from "./contract";
 import { isStable, median, runsATime, MOST_TIMES_A_BLOCK, SECOND_NS, STEPS_A_TIME, WINDOW_NS } from "./rules";
 import { batchOf, batched, encoded, feeds, namedFor, randomInputs, rowsOf } from "./samples";
 
@@ -34,7 +34,7 @@ const CALIBRATION_TRIES = 3;
 const STEPS_SEEN = 25;
 const AT_LEAST_SAMPLES = 2;
 
-const tell = (event: Event): void => self.postMessage(event);
+const tell = (event: Said): void => self.postMessage(event);
 const ns = (milliseconds: number): number => Math.round(milliseconds * 1e6);
 
 /** Serve messages, one after another; an error is this artifact's end. */

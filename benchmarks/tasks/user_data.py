@@ -1,8 +1,8 @@
 """A user's own task: a folder with train.npz, calibration.npz and test.npz, or a function in a Python file.
 
 Each .npz holds one array a model input, a sample a row, and `labels` `[samples]`: the number of the class, counted from
-0, or its name. An array `classes` may name them in order. The function returns a `benchmarks.tasks.Task`, or the same
-arrays as `{"train": {...}, "calibration": {...}, "test": {...}}`.
+0, or its name. An array `classes` may name them in order. The function returns a `benchmarks.tasks.task.Task`, or the
+same arrays as `{"train": {...}, "calibration": {...}, "test": {...}}`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tasks import Arrays, Split, Task, shared_samples
 from benchmarks.tasks.scores import accuracy
+from benchmarks.tasks.task import Arrays, Split, Task, shared_samples
 from runtimes.errors import BadInput
 
 SPLITS = ("train", "calibration", "test")

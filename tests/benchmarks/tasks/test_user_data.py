@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.tasks import Task, load_task
+from benchmarks.tasks import load_task
+from benchmarks.tasks.task import Task
 from runtimes.errors import BadInput
 
 
@@ -170,7 +171,7 @@ CODE = """
 import numpy as np
 from functools import partial
 from benchmarks.tasks.scores import accuracy
-from benchmarks.tasks import Split, Task
+from benchmarks.tasks.task import Split, Task
 
 def arrays(seed):
     generator = np.random.default_rng(seed)
