@@ -76,10 +76,11 @@ def measure(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict
     """The child's side of `layers_of`."""
     from benchmarks.tasks import load_task
     from exporter.compression.analysis.sensitivity import sensitivities
-    from exporter.compression.model import Context, Model
+    from exporter.compression.model import Model
     from exporter.load import SourceOptions, load
     from exporter.stages.prepare import make_ready
     from exporter.tracing.program import FlatModule
+    from exporter.training.context import Context
 
     task = load_task(job["data"]) if job["data"] else None
     source = load(job["source"], SourceOptions(**job["options"]))

@@ -1,12 +1,11 @@
-"""What passes from one compression pass to the next, and what a pass may use."""
+"""What passes from one compression pass to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.tasks import Task
 from exporter.low_bit.weight import LowBit
 from exporter.tracing.program import FlatModule
 
@@ -24,21 +23,6 @@ class Model:
     def copy(self) -> Model:
         """The same model with a module of its own, which a pass may change."""
         return replace(self, flat=self.flat.copy())
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a pass may use besides the model.
-
-    `teacher` is the untouched full-precision module; `task` the user's data, if there is any; `progress(label, done,
-    total)` moves a bar; `stopped()` is true once the user pressed Ctrl-C: end training then and keep the best so far.
-    """
-
-    teacher: FlatModule
-    task: Task | None = None
-    seed: int = 0
-    progress: Callable[[str, int, int], None] = lambda label, done, total: None
-    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from runtimes.bundle import from_json
 from runtimes.errors import BadInput
 
 if TYPE_CHECKING:
-    from exporter.compression.model import Context, Model, PassReport
+    from exporter.compression.model import Model, PassReport
+    from exporter.training.context import Context
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ import torch
 
 from benchmarks.tasks import Task
 from exporter.compression.analysis.emulation import emulated, quantization_noise
-from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.model import Model, PassReport
 from exporter.compression.recipe import Recipe, apply
 from exporter.lowering.representation import representation
 from exporter.sources.inputs import reference
 from exporter.stages.snapshot import ORIGINAL, PROGRAM, Snapshot, TargetNeeds, folder_of
 from exporter.tracing.program import DynamicAxis, FlatModule, Tensors, check_operations, operations, save_program, trace
+from exporter.training.context import Context
 from runtimes.bundle import GOLDEN
 from runtimes.golden import Golden, write_golden
 from runtimes.types import RecipeStep

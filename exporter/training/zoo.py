@@ -19,13 +19,15 @@ from torch import nn
 from benchmarks.results.stats import wilson
 from benchmarks.tasks import Score, Split, Task, load_task
 from benchmarks.tasks.scores import score_outputs
-from exporter.compression.model import Context
 from exporter.families import WEIGHTS, ZOO
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.families.series import MIXERS, mixer
 from exporter.load import SourceOptions, load
 from exporter.tracing.program import FlatModule
-from exporter.training.loop import TrainingSettings, batches, label_loss, mean_loss, train
+from exporter.training.batches import batches
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, train
+from exporter.training.losses import label_loss, mean_loss
 
 SERIES = tuple(MIXERS)
 

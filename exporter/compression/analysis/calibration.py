@@ -14,7 +14,7 @@ from exporter.low_bit.weight import Range
 from exporter.modules.weight_uses import Use, watched_weights
 from exporter.sources.inputs import reference
 from exporter.tracing.program import FlatModule
-from exporter.training.loop import batches
+from exporter.training.batches import batches
 from runtimes.errors import BadInput
 
 METHODS = ("min-max", "percentile", "entropy")

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.compression.model import Context
 from exporter.modules.structure import Block, Cut, Group, first_tensor, path_of, with_hooks
 from exporter.modules.weight_uses import Use, watched_weights
 from exporter.tracing.program import FlatModule, Tensors
-from exporter.training.loop import batches
+from exporter.training.batches import batches
+from exporter.training.context import Context
 
 BATCH = 32
 MAKERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from benchmarks.tasks import Split, Task
 from exporter.compression.analysis.emulation import signal_to_noise_db
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.integer import best_clip, quantize_weight
 from exporter.low_bit.weight import LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import weight_uses
 from exporter.sources.inputs import reference
 from exporter.tracing.program import FlatModule, Tensors
-from exporter.training.loop import batches
+from exporter.training.batches import batches
+from exporter.training.context import Context
 
 BATCH = 32
 SAMPLES = 64

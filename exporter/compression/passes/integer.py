@@ -20,14 +20,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from benchmarks.tasks import Task
 from exporter.compression.analysis.calibration import METHODS, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
-from exporter.compression.model import Context, Model, PassReport
-from exporter.compression.passes import distill
+from exporter.compression.model import Model, PassReport
 from exporter.low_bit.weight import LARGEST_CODE, LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, left_out, watched_weights, weight_uses
 from exporter.sources.inputs import reference
 from exporter.tracing.program import FlatModule
-from exporter.training.loop import TrainingSettings, batches, label_loss, summary, train
+from exporter.training import distillation
+from exporter.training.batches import batches
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, summary, train
+from exporter.training.losses import label_loss
 from runtimes.errors import BadInput
 
 NAME = "quantize"
@@ -307,7 +310,7 @@ def _train(
 
     fixed = [p for n, p in flat.module.named_parameters() if n in low_bit and n not in clips and p.requires_grad]
     labels = loss == "labels"
-    minimized = label_loss(context) if labels else distill.distillation_loss(distill.Settings(), context)
+    minimized = label_loss(context) if labels else distillation.distillation_loss(distillation.Settings(), context)
     for parameter in fixed:
         parameter.requires_grad_(False)
     try:

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.tasks import Task
-from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.model import Model, PassReport
 from exporter.modules.weight_uses import left_out, weight_uses
 from exporter.tracing.program import FlatModule, Tensors
-from exporter.training.loop import batches, class_output, label_loss
+from exporter.training.batches import batches
+from exporter.training.context import Context
+from exporter.training.losses import class_output, label_loss
 from runtimes.errors import BadInput
 
 NAME = "low-rank"

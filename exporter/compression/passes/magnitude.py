@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.model import Model, PassReport
 from exporter.modules.weight_uses import left_out, weight_uses
 from exporter.tracing.program import FlatModule
-from exporter.training.loop import TrainingReport, TrainingSettings, label_loss, mean_loss, summary, train
+from exporter.training.context import Context
+from exporter.training.loop import TrainingReport, TrainingSettings, summary, train
+from exporter.training.losses import label_loss, mean_loss
 from runtimes.errors import BadInput
 
 NAME = "prune"

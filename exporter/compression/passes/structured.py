@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from exporter.compression.analysis.importance import block_influence, unit_importance
-from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.model import Model, PassReport
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, Group, find_blocks, path_of, sliced, without_blocks
 from exporter.modules.weight_uses import multiply_adds
 from exporter.tracing.program import FlatModule
+from exporter.training.context import Context
 from runtimes.errors import BadInput
 
 NAME = "prune-structured"

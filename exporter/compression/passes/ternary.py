@@ -21,14 +21,16 @@ from torch import Tensor
 
 from exporter.compression.analysis.error_compensation import compensated_codes, input_hessian
 from exporter.compression.analysis.sensitivity import sensitivities
-from exporter.compression.model import Context, Model, PassReport
-from exporter.compression.passes import distill
+from exporter.compression.model import Model, PassReport
 from exporter.compression.passes.integer import Layer, best_clip, low_bit_weight
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, watched_weights, weight_uses
 from exporter.tracing.program import FlatModule
-from exporter.training.loop import Step, batches, padding_trimmer, summary, train
+from exporter.training import distillation
+from exporter.training.batches import batches, padding_trimmer
+from exporter.training.context import Context
+from exporter.training.loop import Step, summary, train
 from runtimes.errors import BadInput
 
 NAME = "ternary"
@@ -94,9 +96,9 @@ class Settings:
         _ = self.distillation
 
     @property
-    def distillation(self) -> distill.Settings:
+    def distillation(self) -> distillation.Settings:
         """What `distill` needs of them."""
-        return distill.Settings(
+        return distillation.Settings(
             loss=self.loss,
             temperature=self.temperature,
             hidden_weight=self.hidden_weight,
@@ -123,7 +125,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     flat = fold_batch_norms(model.flat, keep=model.low_bit)
     layers, chosen = choose_layers(Model(flat, model.low_bit), settings, context)
     notes = [*chosen]
-    zeros = distill.zeros_kept(flat.module)
+    zeros = distillation.zeros_kept(flat.module)
     if settings.method != "round":
         notes += _compensate(flat, layers, settings, context)
     if settings.method == "train":
@@ -311,9 +313,9 @@ def _train(
         parameter.requires_grad_(False)
     chosen = settings.distillation
     try:
-        with watched_weights(flat.module, before), distill.hidden_states_too(flat, chosen, context) as loss:
+        with watched_weights(flat.module, before), distillation.hidden_states_too(flat, chosen, context) as loss:
             report = train(flat, context, loss, chosen.training, label=NAME, after_step=zeros)
     finally:
         for parameter in fixed:
             parameter.requires_grad_(True)
-    return [f"trained with the loss {distill.chosen_loss(chosen, context)}: {summary(report)}"]
+    return [f"trained with the loss {distillation.chosen_loss(chosen, context)}: {summary(report)}"]

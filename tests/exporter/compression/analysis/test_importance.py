@@ -9,10 +9,10 @@ from torch import nn
 
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.analysis.importance import block_influence, unit_importance
-from exporter.compression.model import Context
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, find_blocks
 from exporter.tracing.program import FlatModule
+from exporter.training.context import Context
 
 
 def context_of(flat, x):

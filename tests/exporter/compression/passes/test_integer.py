@@ -12,11 +12,14 @@ from torch import nn
 
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.analysis.emulation import emulated
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.integer import Settings, apply, best_clip, channel_scale, quantize_weight
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.tracing.program import FlatModule
-from exporter.training.loop import TrainingSettings, held_out_parts, label_loss, mean_loss, train
+from exporter.training.batches import held_out_parts
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, train
+from exporter.training.losses import label_loss, mean_loss
 from runtimes.errors import BadInput
 
 

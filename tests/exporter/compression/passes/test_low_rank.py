@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.tasks import Score, Split, Task
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.low_rank import (
     Settings,
     apply,
@@ -21,6 +21,7 @@ from exporter.compression.passes.low_rank import (
     weighted_svd,
 )
 from exporter.tracing.program import FlatModule
+from exporter.training.context import Context
 from runtimes.errors import BadInput
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.tasks import Score, Split, Task
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.magnitude import Settings, apply, choose, cubic_sparsity, prune, prune_mask
 from exporter.tracing.program import FlatModule
+from exporter.training.context import Context
 from runtimes.errors import BadInput
 
 

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.tasks import Score, Split, Task
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.structured import Settings, apply, kept_units, removable
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.load import declare_torchvision_operators
 from exporter.modules.structure import Block
 from exporter.modules.weight_uses import multiply_adds
 from exporter.tracing.program import FlatModule, trace
+from exporter.training.context import Context
 from runtimes.errors import BadInput
 
 

@@ -15,12 +15,14 @@ from torch import nn
 
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.analysis.sensitivity import sensitivities
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes import ternary
 from exporter.compression.passes.ternary import Settings, straight_through, ternarize
 from exporter.modules.weight_uses import weight_uses
 from exporter.tracing.program import FlatModule
-from exporter.training.loop import TrainingSettings, label_loss, train
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, train
+from exporter.training.losses import label_loss
 from runtimes.errors import BadInput
 
 WEIGHTS = nps.arrays(np.float32, (3, 7), elements=st.floats(-4, 4, width=32).filter(lambda v: v == 0 or abs(v) > 1e-3))
