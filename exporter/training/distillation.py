@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -18,12 +18,13 @@ from exporter.training.batches import batches, held_out_parts
 from exporter.training.context import Context
 from exporter.training.loop import TrainingSettings
 from exporter.training.losses import Loss, as_logits, class_output
+from exporter.training.settings import CHECKED, Count, NotNegative, Patterns, Positive, ProperShare, ShareBelowOne
 from runtimes.errors import BadInput
 
-LOSSES = ("auto", "soft", "jensen-shannon", "embedding", "hidden")
+Comparison = Literal["auto", "soft", "jensen-shannon", "embedding", "hidden"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Settings:
     """`loss` says how outputs are compared: "soft" and "jensen-shannon" as class probabilities, "embedding" as vectors.
 
@@ -32,24 +33,15 @@ class Settings:
     `encoder.layer.*`; without any, the elements of the outermost nn.ModuleList and nn.Sequential count.
     """
 
-    loss: str = "auto"
-    temperature: float = 1.0
-    hidden_weight: float = 0.0
-    hidden_layers: tuple[str, ...] = ()
-    epochs: int = 10
-    learning_rate: float = 3e-4
-    batch_size: int = 32
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise BadInput(f"loss is {self.loss!r}", where="distill", remedy=f"give one of {', '.join(LOSSES)}")
-        if not 0 < self.temperature < math.inf:
-            raise BadInput(f"temperature is {self.temperature}", where="distill", remedy="give a number above 0")
-        if not 0 <= self.hidden_weight < math.inf:
-            raise BadInput(f"hidden_weight is {self.hidden_weight}", where="distill", remedy="give 0 or more")
-        _ = self.training
+    loss: Comparison = "auto"
+    temperature: Positive = 1.0
+    hidden_weight: NotNegative = 0.0
+    hidden_layers: Patterns = ()
+    epochs: Count = 10
+    learning_rate: ProperShare = 3e-4
+    batch_size: Count = 32
+    weight_decay: ShareBelowOne = 0.01
+    warmup: ShareBelowOne = 0.1
 
     @property
     def training(self) -> TrainingSettings:
@@ -82,7 +74,7 @@ def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().sum() / teacher.square().sum().clamp_min(torch.finfo(teacher.dtype).tiny)
 
 
-def chosen_loss(settings: Settings, context: Context) -> str:
+def chosen_loss(settings: Settings, context: Context) -> Comparison:
     """`settings.loss`, with "auto" decided by what the teacher gives for a sample of the train split."""
     if settings.loss != "auto":
         return settings.loss

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from benchmarks.tasks import Split
@@ -14,37 +15,26 @@ from exporter.tracing.program import FlatModule
 from exporter.training.batches import held_out_parts, padding_trimmer, shuffled_batches
 from exporter.training.context import Context
 from exporter.training.losses import Loss, mean_loss
+from exporter.training.settings import CHECKED, Count, ProperShare, ShareBelowOne
 from runtimes.errors import BadInput
 
 Step = Callable[[int, int], None]
 """(steps done, steps in all)."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=CHECKED)
 class TrainingSettings:
     """`warmup` is the share of the steps in which the learning rate rises to `learning_rate`; then it falls to zero.
 
     With `frozen_statistics` BatchNorm normalizes with the statistics it has and keeps them.
     """
 
-    epochs: int = 5
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-    weight_decay: float = 0.01
-    warmup: float = 0.1
+    epochs: Count = 5
+    learning_rate: ProperShare = 1e-3
+    batch_size: Count = 32
+    weight_decay: ShareBelowOne = 0.01
+    warmup: ShareBelowOne = 0.1
     frozen_statistics: bool = True
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "epochs": (self.epochs >= 1, "1 or more"),
-            "learning_rate": (0 < self.learning_rate < 1, "between 0 and 1"),
-            "batch_size": (self.batch_size >= 1, "1 or more"),
-            "weight_decay": (0 <= self.weight_decay < 1, "in [0, 1)"),
-            "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
-        }
-        for name, (fits, remedy) in allowed.items():
-            if not fits:
-                raise BadInput(f"{name} is {getattr(self, name)}", where="training", remedy=f"give a number {remedy}")
 
 
 @dataclass(frozen=True)

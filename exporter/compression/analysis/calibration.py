@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from exporter.tracing.program import FlatModule
 from exporter.training.batches import batches
 from runtimes.errors import BadInput
 
-METHODS = ("min-max", "percentile", "entropy")
+Method = Literal["min-max", "percentile", "entropy"]
 BATCH = 32
 PERCENTILE_BINS = 2**16
 SIDE_LEVELS = 128
@@ -38,7 +39,7 @@ class Place:
 def calibrate(
     flat: FlatModule,
     split_inputs: Arrays,
-    method: str = "min-max",
+    method: Method = "min-max",
     percentile: float = 99.99,
     limit: int | None = None,
     weights: Collection[str] | None = None,

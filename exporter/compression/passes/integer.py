@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.tasks import Task
-from exporter.compression.analysis.calibration import METHODS, calibrate
+from exporter.compression.analysis.calibration import Method, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
 from exporter.compression.model import Model, PassReport
 from exporter.low_bit.weight import LARGEST_CODE, LowBit, LowBitWeight
@@ -31,6 +34,7 @@ from exporter.training.batches import batches
 from exporter.training.context import Context
 from exporter.training.loop import TrainingSettings, summary, train
 from exporter.training.losses import label_loss
+from exporter.training.settings import CHECKED, Count, CountOrZero, Patterns, ProperShare
 from runtimes.errors import BadInput
 
 NAME = "quantize"
@@ -44,7 +48,7 @@ LEAST_SNR_DB = 25.0
 TRIAL_SAMPLES = 8
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=CHECKED)
 class Settings:
     """Bits (8 or 4) of linear layers, embeddings and convolutions, grouped ones always 8; and of their activations.
 
@@ -58,42 +62,19 @@ class Settings:
     the layers or weights that stay float.
     """
 
-    bits: int = 8
-    embedding_bits: int = 8
-    conv_bits: int = 8
-    activations: str = "auto"
-    calibration: str = "min-max"
-    percentile: float = 99.99
-    samples: int = 256
+    bits: Literal[8, 4] = 8
+    embedding_bits: Literal[8, 4] = 8
+    conv_bits: Literal[8, 4] = 8
+    activations: Literal["auto", "float", "dynamic", "static"] = "auto"
+    calibration: Method = "min-max"
+    percentile: Annotated[float, Field(ge=50, le=100)] = 99.99
+    samples: Count = 256
     clip: bool = True
-    training_epochs: int = 0
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-    loss: str = "teacher"
-    layers_out: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        choices = {
-            "bits": (8, 4),
-            "embedding_bits": (8, 4),
-            "conv_bits": (8, 4),
-            "activations": ("auto", "float", "dynamic", "static"),
-            "calibration": METHODS,
-            "loss": ("teacher", "labels"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise BadInput(f"{name} is {value!r}", where=NAME, remedy=f"give one of {', '.join(map(str, allowed))}")
-        ranges = {
-            "percentile": (50.0 <= self.percentile <= 100.0, "from 50 to 100"),
-            "samples": (self.samples >= 1, "of 1 or more"),
-            "training_epochs": (self.training_epochs >= 0, "of 0 or more"),
-        }
-        for name, (fits, remedy) in ranges.items():
-            if not fits:
-                raise BadInput(f"{name} is {getattr(self, name)}", where=NAME, remedy=f"give a number {remedy}")
-        _ = self.training
+    training_epochs: CountOrZero = 0
+    learning_rate: ProperShare = 1e-4
+    batch_size: Count = 32
+    loss: Literal["teacher", "labels"] = "teacher"
+    layers_out: Patterns = ()
 
     @property
     def training(self) -> TrainingSettings | None:

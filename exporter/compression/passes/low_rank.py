@@ -8,13 +8,14 @@ the loss says of it.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import cast
+from dataclasses import asdict
+from typing import Annotated, Literal, cast
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from benchmarks.tasks import Task
@@ -24,17 +25,17 @@ from exporter.tracing.program import FlatModule, Tensors
 from exporter.training.batches import batches
 from exporter.training.context import Context
 from exporter.training.losses import class_output, label_loss
+from exporter.training.settings import CHECKED, Count, Patterns
 from runtimes.errors import BadInput
 
 NAME = "low-rank"
 Layer = nn.Linear | nn.Conv2d
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-METHODS = ("svd", "fwsvd")
 LEAST_FISHER = 1e-6
 """Of the largest: an input that the loss never felt keeps this weight, so that dividing by it stays possible."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Settings:
     """How a weight is factored, and to which rank: by `ratio` unless `rank` or `energy` is given.
 
@@ -44,28 +45,18 @@ class Settings:
     in PELA. "fwsvd" looks at the first `samples` samples of the train split.
     """
 
-    method: str = "svd"
-    ratio: float = 3.0
-    rank: int | None = None
-    energy: float | None = None
+    method: Literal["svd", "fwsvd"] = "svd"
+    ratio: Annotated[float, Field(gt=1)] = 3.0
+    rank: Annotated[int | None, Field(ge=1)] = None
+    energy: Annotated[float | None, Field(gt=0, lt=1)] = None
     pointwise: bool = False
-    smallest_out: int = 10
-    samples: int = 128
-    layers_out: tuple[str, ...] = ()
+    smallest_out: Count = 10
+    samples: Count = 128
+    layers_out: Patterns = ()
 
     def __post_init__(self) -> None:
-        refusals = (
-            (self.method not in METHODS, f"method is {self.method!r}", f"give {' or '.join(METHODS)}"),
-            (not 1 < self.ratio < math.inf, f"ratio is {self.ratio}", "give a number above 1, by which layers shrink"),
-            (self.rank is not None and self.rank < 1, f"rank is {self.rank}", "give 1 or more"),
-            (self.energy is not None and not 0 < self.energy < 1, f"energy is {self.energy}", "give a share in (0, 1)"),
-            (self.rank is not None and self.energy is not None, "rank and energy are both given", "give one of them"),
-            (self.smallest_out < 1, f"smallest_out is {self.smallest_out}", "give 1 or more"),
-            (self.samples < 1, f"samples is {self.samples}", "give 1 or more"),
-        )
-        for refused, what, remedy in refusals:
-            if refused:
-                raise BadInput(what, where=NAME, remedy=remedy)
+        if self.rank is not None and self.energy is not None:
+            raise BadInput("rank and energy are both given", remedy="give one of them")
 
 
 def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, PassReport]:

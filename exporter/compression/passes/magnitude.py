@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from exporter.compression.model import Model, PassReport
@@ -21,15 +24,17 @@ from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
 from exporter.training.loop import TrainingReport, TrainingSettings, summary, train
 from exporter.training.losses import label_loss, mean_loss
+from exporter.training.settings import CHECKED, Count, CountOrZero, Patterns, ProperShare, ShareBelowOne
 from runtimes.errors import BadInput
 
 NAME = "prune"
-SCHEDULES = ("one-shot", "cubic")
 KEPT_OF = re.compile(r"([1-9]\d*):([1-9]\d*)")
 BLOCK = re.compile(r"([1-9]\d*)x([1-9]\d*)")
+PATTERNS = "unstructured, 2:4 (2 of 4 stay) or 4x1 (outputs x inputs)"
+Pattern = Annotated[str, Field(pattern=r"^(unstructured|[1-9]\d*[:x][1-9]\d*)$", description=PATTERNS)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Settings:
     """What share of each weight becomes zero, in which pattern, and how it gets there.
 
@@ -40,47 +45,36 @@ class Settings:
     the layers or weights that stay whole; so do embeddings, unless `embeddings` is set.
     """
 
-    sparsity: float = 0.5
-    pattern: str = "unstructured"
-    schedule: str = "one-shot"
-    initial: float = 0.0
-    begin: float = 0.25
-    end: float = 0.75
-    frequency: int = 10
-    epochs: int = 0
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-    layers_out: tuple[str, ...] = ()
+    sparsity: ShareBelowOne = 0.5
+    pattern: Pattern = "unstructured"
+    schedule: Literal["one-shot", "cubic"] = "one-shot"
+    initial: ShareBelowOne = 0.0
+    begin: ShareBelowOne = 0.25
+    end: ProperShare = 0.75
+    frequency: Count = 10
+    epochs: CountOrZero = 0
+    learning_rate: ProperShare = 1e-3
+    batch_size: Count = 32
+    layers_out: Patterns = ()
     embeddings: bool = False
 
     def __post_init__(self) -> None:
         kept_of = KEPT_OF.fullmatch(self.pattern)
-        n, m = map(int, kept_of.groups()) if kept_of else (0, 1)
-        known = self.pattern == "unstructured" or BLOCK.fullmatch(self.pattern) or 0 < n < m
+        kept, of = map(int, kept_of.groups()) if kept_of else (0, 1)
         refusals = (
-            (not 0 <= self.sparsity < 1, f"sparsity is {self.sparsity}", "give a share in [0, 1)"),
+            (kept >= of, f"pattern is {self.pattern!r}", f"give {PATTERNS}"),
             (
-                not known,
-                f"pattern is {self.pattern!r}",
-                "give unstructured, 2:4 (2 of 4 stay) or 4x1 (outputs x inputs)",
-            ),
-            (
-                n and abs(self.sparsity - (1 - n / m)) > 1e-6,
+                kept and abs(self.sparsity - (1 - kept / of)) > 1e-6,
                 f"the pattern {self.pattern} and a sparsity of {self.sparsity}",
-                f"set sparsity to {1 - n / m:.4g}",
+                f"set sparsity to {1 - kept / of:.4g}",
             ),
-            (self.schedule not in SCHEDULES, f"schedule is {self.schedule!r}", f"give {' or '.join(SCHEDULES)}"),
-            (not 0 <= self.initial <= self.sparsity, f"initial is {self.initial}", "give a share in [0, sparsity]"),
-            (not 0 <= self.begin < self.end < 1, f"begin is {self.begin}, end {self.end}", "give 0 <= begin < end < 1"),
-            (self.frequency < 1, f"frequency is {self.frequency}", "give 1 step or more"),
-            (self.epochs < 0, f"epochs is {self.epochs}", "give 0 (no fine-tuning) or more"),
+            (self.initial > self.sparsity, f"initial is {self.initial}", "give a share in [0, sparsity]"),
+            (self.begin >= self.end, f"begin is {self.begin}, end {self.end}", "give 0 <= begin < end < 1"),
             (self.schedule == "cubic" and self.epochs == 0, "a cubic schedule without training", "set epochs"),
         )
         for refused, what, remedy in refusals:
             if refused:
-                raise BadInput(what, where=NAME, remedy=remedy)
-        if self.epochs:
-            self.training()
+                raise BadInput(what, remedy=remedy)
 
     def training(self) -> TrainingSettings:
         """The fine-tuning's settings; without weight decay, which would choose the weights to prune."""

@@ -13,8 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from exporter.compression.analysis.importance import block_influence, unit_importance
@@ -24,11 +27,11 @@ from exporter.modules.structure import Block, Group, find_blocks, path_of, slice
 from exporter.modules.weight_uses import multiply_adds
 from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
+from exporter.training.settings import CHECKED, Count, Patterns, ProperShare
 from runtimes.errors import BadInput
 
 NAME = "prune-structured"
-WHAT = ("channels", "heads", "neurons", "layers")
-IMPORTANCES = ("auto", "contribution", "activation", "weights")
+What = Literal["channels", "heads", "neurons", "layers"]
 SEARCH_STEPS = 16
 CLOSE_ENOUGH = 0.005
 """Of all multiply-adds: the search ends there."""
@@ -38,7 +41,7 @@ MORE = "give more in what, a smaller round_to, or fewer layers_out"
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=CHECKED)
 class Settings:
     """What is removed: the share `flops` of the multiply-adds, by one ratio for all of `what`; or that `ratio` itself.
 
@@ -49,32 +52,13 @@ class Settings:
     are patterns (as of a shell) of layers that keep their size, and of blocks that stay.
     """
 
-    flops: float = 0.5
-    ratio: float | None = None
-    what: tuple[str, ...] = ("channels", "heads", "neurons")
-    importance: str = "auto"
-    round_to: int = 8
-    samples: int = 256
-    layers_out: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        unknown = [word for word in self.what if word not in WHAT]
-        ratio = 0.5 if self.ratio is None else self.ratio
-        refusals = (
-            (not 0 < self.flops < 1, f"flops is {self.flops}", "give the share to remove, in (0, 1)"),
-            (not 0 < ratio < 1, f"ratio is {self.ratio}", "give the share to remove, in (0, 1)"),
-            (bool(unknown) or not self.what, f"what is {list(self.what)}", f"give some of {', '.join(WHAT)}"),
-            (
-                self.importance not in IMPORTANCES,
-                f"importance is {self.importance!r}",
-                f"give {', '.join(IMPORTANCES)}",
-            ),
-            (self.round_to < 1, f"round_to is {self.round_to}", "give 1 (no rounding) or more"),
-            (self.samples < 1, f"samples is {self.samples}", "give 1 or more"),
-        )
-        for refused, what, remedy in refusals:
-            if refused:
-                raise BadInput(what, where=NAME, remedy=remedy)
+    flops: ProperShare = 0.5
+    ratio: Annotated[float | None, Field(gt=0, lt=1)] = None
+    what: Annotated[tuple[What, ...], Field(strict=False, min_length=1)] = ("channels", "heads", "neurons")
+    importance: Literal["auto", "contribution", "activation", "weights"] = "auto"
+    round_to: Count = 8
+    samples: Count = 256
+    layers_out: Patterns = ()
 
 
 @dataclass(frozen=True)

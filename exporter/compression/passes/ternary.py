@@ -9,14 +9,15 @@ Gradients Through Stochastic Neurons for Conditional Computation", 2013), and th
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from exporter.compression.analysis.error_compensation import compensated_codes, input_hessian
@@ -30,15 +31,27 @@ from exporter.tracing.program import FlatModule
 from exporter.training import distillation
 from exporter.training.batches import batches, padding_trimmer
 from exporter.training.context import Context
+from exporter.training.distillation import Comparison
 from exporter.training.loop import Step, summary, train
+from exporter.training.settings import (
+    CHECKED,
+    Count,
+    NotNegative,
+    Patterns,
+    Positive,
+    ProperShare,
+    Share,
+    ShareBelowOne,
+)
 from runtimes.errors import BadInput
 
 NAME = "ternary"
 TERNARY, FLOAT = 2, 32
 """Bits."""
+LayerBits = Annotated[dict[str, Literal[2, 4, 8, 32]], Field(description="2, 4, 8 or 32 by patterns")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Settings:
     """How the weights become ternary, and which do not.
 
@@ -51,52 +64,27 @@ class Settings:
     linear layers: "dynamic" or "float". The others are those of `distill`.
     """
 
-    method: str = "train"
-    first_last_bits: int = 8
-    first_last_share: float = 1.0
-    embedding_bits: int = 8
-    small_embedding_share: float = 0.005
-    sensitive_share: float = 0.0
-    sensitive_bits: int = 8
-    layer_bits: dict[str, int] = field(default_factory=dict)
-    activations: str = "dynamic"
-    samples: int = 128
-    damping: float = 0.1
-    loss: str = "auto"
-    temperature: float = 1.0
-    hidden_weight: float = 0.0
-    hidden_layers: tuple[str, ...] = ()
-    epochs: int = 10
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        choices: dict[str, tuple[Any, ...]] = {
-            "method": ("train", "compensate", "round"),
-            "first_last_bits": (8, 4, 2),
-            "embedding_bits": (8, 4, 2),
-            "sensitive_bits": (8, 4),
-            "activations": ("dynamic", "float"),
-        }
-        given = [(name, getattr(self, name), allowed) for name, allowed in choices.items()]
-        given += [(f"layer_bits of {pattern!r}", bits, (2, 4, 8, FLOAT)) for pattern, bits in self.layer_bits.items()]
-        for name, value, allowed in given:
-            if value not in allowed:
-                raise BadInput(f"{name} is {value!r}", where=NAME, remedy=f"give one of {', '.join(map(str, allowed))}")
-        ranges = {
-            "first_last_share": (0 <= self.first_last_share <= 1, "in [0, 1]"),
-            "small_embedding_share": (0 <= self.small_embedding_share <= 1, "in [0, 1]"),
-            "sensitive_share": (0 <= self.sensitive_share < 1, "in [0, 1)"),
-            "samples": (self.samples >= 1, "of 1 or more"),
-            "damping": (0 < self.damping < math.inf, "above 0"),
-        }
-        for name, (fits, remedy) in ranges.items():
-            if not fits:
-                raise BadInput(f"{name} is {getattr(self, name)}", where=NAME, remedy=f"give a number {remedy}")
-        _ = self.distillation
+    method: Literal["train", "compensate", "round"] = "train"
+    first_last_bits: Literal[8, 4, 2] = 8
+    first_last_share: Share = 1.0
+    embedding_bits: Literal[8, 4, 2] = 8
+    small_embedding_share: Share = 0.005
+    sensitive_share: ShareBelowOne = 0.0
+    sensitive_bits: Literal[8, 4] = 8
+    layer_bits: LayerBits = field(default_factory=dict)
+    activations: Literal["dynamic", "float"] = "dynamic"
+    samples: Count = 128
+    damping: Positive = 0.1
+    loss: Comparison = "auto"
+    temperature: Positive = 1.0
+    hidden_weight: NotNegative = 0.0
+    hidden_layers: Patterns = ()
+    epochs: Count = 10
+    learning_rate: ProperShare = 1e-3
+    batch_size: Count = 32
 
     @property
-    def distillation(self) -> distillation.Settings:
+    def distill(self) -> distillation.Settings:
         """What `distill` needs of them."""
         return distillation.Settings(
             loss=self.loss,
@@ -311,7 +299,7 @@ def _train(
     fixed = [p for n, p in flat.module.named_parameters() if n in settled and p.requires_grad]
     for parameter in fixed:
         parameter.requires_grad_(False)
-    chosen = settings.distillation
+    chosen = settings.distill
     try:
         with watched_weights(flat.module, before), distillation.hidden_states_too(flat, chosen, context) as loss:
             report = train(flat, context, loss, chosen.training, label=NAME, after_step=zeros)

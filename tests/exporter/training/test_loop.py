@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from exporter.training.batches import held_out_parts
@@ -205,15 +206,9 @@ def test_a_loss_that_is_no_number_ends_training_with_the_best_state():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "remedy"),
-    [
-        ("epochs", 0, "1 or more"),
-        ("learning_rate", 0.0, "between 0 and 1"),
-        ("batch_size", 0, "1 or more"),
-        ("weight_decay", -0.1, r"in \[0, 1\)"),
-        ("warmup", 1.0, r"in \[0, 1\)"),
-    ],
+    ("name", "value"),
+    [("epochs", 0), ("learning_rate", 0.0), ("batch_size", 0), ("weight_decay", -0.1), ("warmup", 1.0)],
 )
-def test_a_setting_out_of_its_range_is_refused(name, value, remedy):
-    with pytest.raises(BadInput, match=f"training: {name} is {value}; give a number {remedy}"):
+def test_a_setting_out_of_its_range_is_refused(name, value):
+    with pytest.raises(ValidationError, match=name):
         TrainingSettings(**{name: value})

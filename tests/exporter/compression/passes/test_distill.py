@@ -7,6 +7,7 @@ import torch
 
 from exporter.compression.model import Model
 from exporter.compression.passes import distill
+from exporter.compression.recipe import step
 from exporter.training.context import Context
 from exporter.training.distillation import Settings
 from runtimes.errors import BadInput
@@ -53,10 +54,10 @@ def test_what_a_pruning_pass_made_zero_stays_zero():
     [
         ("loss", "kl", "loss is 'kl'; give one of auto, soft, jensen-shannon, embedding, hidden"),
         ("temperature", 0.0, "temperature is 0.0; give a number above 0"),
-        ("hidden_weight", -1.0, "hidden_weight is -1.0; give 0 or more"),
-        ("epochs", 0, "epochs is 0; give a number 1 or more"),
+        ("hidden_weight", -1.0, "hidden_weight is -1.0; give a number of 0 or more"),
+        ("epochs", 0, "epochs is 0; give a whole number of 1 or more"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(name, value, message):
     with pytest.raises(BadInput, match=message):
-        Settings(**{name: value})
+        step("distill", {name: value}, "recipe.yaml")

@@ -14,6 +14,7 @@ from benchmarks.tasks import Score, Split, Task
 from exporter.compression.analysis.emulation import emulated
 from exporter.compression.model import Model
 from exporter.compression.passes.integer import Settings, apply, best_clip, channel_scale, quantize_weight
+from exporter.compression.recipe import step
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.tracing.program import FlatModule
 from exporter.training.batches import held_out_parts
@@ -350,16 +351,16 @@ def test_training_leaves_the_weights_of_earlier_passes():
         ({"activations": "int8"}, "quantize: activations is 'int8'; give one of auto, float, dynamic, static"),
         ({"calibration": "mse"}, "quantize: calibration is 'mse'; give one of min-max, percentile, entropy"),
         ({"loss": "mse"}, "quantize: loss is 'mse'; give one of teacher, labels"),
-        ({"percentile": 40.0}, "quantize: percentile is 40.0; give a number from 50 to 100"),
-        ({"percentile": float("nan")}, "quantize: percentile is nan; give a number from 50 to 100"),
-        ({"samples": 0}, "quantize: samples is 0; give a number of 1 or more"),
-        ({"training_epochs": -1}, "quantize: training_epochs is -1; give a number of 0 or more"),
-        ({"training_epochs": 1, "learning_rate": 2.0}, "learning_rate is 2.0"),
+        ({"percentile": 40.0}, "quantize: percentile is 40.0; give a number in [50, 100]"),
+        ({"percentile": float("nan")}, "quantize: percentile is nan; give a number in [50, 100]"),
+        ({"samples": 0}, "quantize: samples is 0; give a whole number of 1 or more"),
+        ({"training_epochs": -1}, "quantize: training_epochs is -1; give a whole number of 0 or more"),
+        ({"training_epochs": 1, "learning_rate": 2.0}, "quantize: learning_rate is 2.0; give a number in (0, 1)"),
     ],
 )
 def test_a_setting_out_of_its_range(chosen, message):
     with pytest.raises(BadInput) as error:
-        Settings(**chosen)
+        step("quantize", chosen, "recipe.yaml")
     assert message in str(error.value)
 
 

@@ -20,6 +20,7 @@ from exporter.compression.passes.low_rank import (
     pela_rank,
     weighted_svd,
 )
+from exporter.compression.recipe import step
 from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
 from runtimes.errors import BadInput
@@ -205,18 +206,18 @@ def test_labels_that_do_not_belong_to_the_outputs_are_not_used_and_the_seed_deci
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"method": "qr"}, "low-rank: method is 'qr'; give svd or fwsvd"),
-        ({"ratio": 1.0}, "low-rank: ratio is 1.0; give a number above 1, by which layers shrink"),
-        ({"rank": 0}, "low-rank: rank is 0; give 1 or more"),
-        ({"energy": 1.0}, "low-rank: energy is 1.0; give a share in (0, 1)"),
+        ({"method": "qr"}, "low-rank: method is 'qr'; give one of svd, fwsvd"),
+        ({"ratio": 1.0}, "low-rank: ratio is 1.0; give a number above 1"),
+        ({"rank": 0}, "low-rank: rank is 0; give a whole number of 1 or more, or null"),
+        ({"energy": 1.0}, "low-rank: energy is 1.0; give a number in (0, 1), or null"),
         ({"rank": 2, "energy": 0.5}, "low-rank: rank and energy are both given; give one of them"),
-        ({"smallest_out": 0}, "low-rank: smallest_out is 0; give 1 or more"),
-        ({"samples": 0}, "low-rank: samples is 0; give 1 or more"),
+        ({"smallest_out": 0}, "low-rank: smallest_out is 0; give a whole number of 1 or more"),
+        ({"samples": 0}, "low-rank: samples is 0; give a whole number of 1 or more"),
     ],
 )
 def test_settings_out_of_their_range_are_refused(settings, line):
     with pytest.raises(BadInput) as refusal:
-        Settings(**settings)
+        step("low-rank", settings, "recipe.yaml")
     assert line in str(refusal.value)
 
 

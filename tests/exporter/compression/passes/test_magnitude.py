@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.model import Model
 from exporter.compression.passes.magnitude import Settings, apply, choose, cubic_sparsity, prune, prune_mask
+from exporter.compression.recipe import step
 from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
 from runtimes.errors import BadInput
@@ -172,24 +173,24 @@ def test_stopped_before_the_schedule_ends_it_prunes_the_model_that_was_given():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"sparsity": 1.0}, "prune: sparsity is 1.0; give a share in [0, 1)"),
-        ({"sparsity": -0.1}, "prune: sparsity is -0.1; give a share in [0, 1)"),
-        ({"sparsity": float("nan")}, "prune: sparsity is nan; give a share in [0, 1)"),
+        ({"sparsity": 1.0}, "prune: sparsity is 1.0; give a number in [0, 1)"),
+        ({"sparsity": -0.1}, "prune: sparsity is -0.1; give a number in [0, 1)"),
+        ({"sparsity": float("nan")}, "prune: sparsity is nan; give a number in [0, 1)"),
         ({"pattern": "4:2"}, "prune: pattern is '4:2'; give unstructured, 2:4 (2 of 4 stay) or 4x1 (outputs x inputs)"),
         ({"pattern": "0x1"}, "prune: pattern is '0x1'; give unstructured"),
         ({"pattern": "1:4"}, "prune: the pattern 1:4 and a sparsity of 0.5; set sparsity to 0.75"),
-        ({"schedule": "linear"}, "prune: schedule is 'linear'; give one-shot or cubic"),
+        ({"schedule": "linear"}, "prune: schedule is 'linear'; give one of one-shot, cubic"),
         ({"initial": 0.6}, "prune: initial is 0.6; give a share in [0, sparsity]"),
         ({"begin": 0.8}, "prune: begin is 0.8, end 0.75; give 0 <= begin < end < 1"),
-        ({"frequency": 0}, "prune: frequency is 0; give 1 step or more"),
-        ({"epochs": -1}, "prune: epochs is -1; give 0 (no fine-tuning) or more"),
+        ({"frequency": 0}, "prune: frequency is 0; give a whole number of 1 or more"),
+        ({"epochs": -1}, "prune: epochs is -1; give a whole number of 0 or more"),
         ({"schedule": "cubic"}, "prune: a cubic schedule without training; set epochs"),
-        ({"epochs": 1, "learning_rate": 2.0}, "learning_rate is 2.0"),
+        ({"epochs": 1, "learning_rate": 2.0}, "prune: learning_rate is 2.0; give a number in (0, 1)"),
     ],
 )
 def test_settings_out_of_their_range_are_refused(settings, line):
     with pytest.raises(BadInput) as refusal:
-        Settings(**settings)
+        step("prune", settings, "recipe.yaml")
     assert line in str(refusal.value)
 
 

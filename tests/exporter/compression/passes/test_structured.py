@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks.tasks import Score, Split, Task
 from exporter.compression.model import Model
 from exporter.compression.passes.structured import Settings, apply, kept_units, removable
+from exporter.compression.recipe import step
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.load import declare_torchvision_operators
 from exporter.modules.structure import Block
@@ -146,25 +147,25 @@ def test_layers_that_are_left_out_keep_their_size():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"flops": 0.0}, "prune-structured: flops is 0.0; give the share to remove, in (0, 1)"),
-        ({"flops": 1.0}, "prune-structured: flops is 1.0; give the share to remove, in (0, 1)"),
-        ({"ratio": 1.5}, "prune-structured: ratio is 1.5; give the share to remove, in (0, 1)"),
+        ({"flops": 0.0}, "prune-structured: flops is 0.0; give a number in (0, 1)"),
+        ({"flops": 1.0}, "prune-structured: flops is 1.0; give a number in (0, 1)"),
+        ({"ratio": 1.5}, "prune-structured: ratio is 1.5; give a number in (0, 1), or null"),
         (
             {"what": ("channel",)},
-            "prune-structured: what is ['channel']; give some of channels, heads, neurons, layers",
+            "prune-structured: what[0] is 'channel'; give some of channels, heads, neurons, layers",
         ),
-        ({"what": ()}, "prune-structured: what is []; give some of channels"),
+        ({"what": ()}, "prune-structured: what is (); give some of channels"),
         (
             {"importance": "taylor"},
-            "prune-structured: importance is 'taylor'; give auto, contribution, activation, weights",
+            "prune-structured: importance is 'taylor'; give one of auto, contribution, activation, weights",
         ),
-        ({"round_to": 0}, "prune-structured: round_to is 0; give 1 (no rounding) or more"),
-        ({"samples": 0}, "prune-structured: samples is 0; give 1 or more"),
+        ({"round_to": 0}, "prune-structured: round_to is 0; give a whole number of 1 or more"),
+        ({"samples": 0}, "prune-structured: samples is 0; give a whole number of 1 or more"),
     ],
 )
 def test_settings_out_of_their_range_are_refused(settings, line):
     with pytest.raises(BadInput) as refusal:
-        Settings(**settings)
+        step("prune-structured", settings, "recipe.yaml")
     assert line in str(refusal.value)
 
 

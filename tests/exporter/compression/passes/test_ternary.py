@@ -18,6 +18,7 @@ from exporter.compression.analysis.sensitivity import sensitivities
 from exporter.compression.model import Model
 from exporter.compression.passes import ternary
 from exporter.compression.passes.ternary import Settings, straight_through, ternarize
+from exporter.compression.recipe import step
 from exporter.modules.weight_uses import weight_uses
 from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
@@ -314,15 +315,15 @@ def test_it_refuses_what_it_cannot_do():
         ("small_embedding_share", 2.0, r"small_embedding_share is 2.0; give a number in \[0, 1\]"),
         ("embedding_bits", 32, "embedding_bits is 32; give one of 8, 4, 2"),
         ("sensitive_bits", 2, "sensitive_bits is 2; give one of 8, 4"),
-        ("layer_bits", {"head": 16}, "layer_bits of 'head' is 16; give one of 2, 4, 8, 32"),
+        ("layer_bits", {"head": 16}, "layer_bits of 'head' is 16; give 2, 4, 8 or 32 by patterns"),
         ("activations", "static", "activations is 'static'; give one of dynamic, float"),
         ("sensitive_share", 1.0, r"sensitive_share is 1.0; give a number in \[0, 1\)"),
-        ("samples", 0, "samples is 0; give a number of 1 or more"),
+        ("samples", 0, "samples is 0; give a whole number of 1 or more"),
         ("damping", 0.0, "damping is 0.0; give a number above 0"),
-        ("epochs", 0, "epochs is 0; give a number 1 or more"),
+        ("epochs", 0, "epochs is 0; give a whole number of 1 or more"),
         ("loss", "kl", "loss is 'kl'; give one of auto"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(name, value, message):
     with pytest.raises(BadInput, match=message):
-        Settings(**{name: value})
+        step("ternary", {name: value}, "recipe.yaml")
