@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+import functools
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from exporter.tracing.program import FlatModule, Tensors
 from runtimes.errors import BadInput
 
-FUNCTIONS = {"linear": "linear", "conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "embedding": "embedding"}
-"""Functions of torch.nn.functional that take (input, weight, ...), and the kind of layer each is."""
+FUNCTIONS: Mapping[Callable[..., Any], str] = {
+    nn.functional.linear: "linear",
+    nn.functional.conv1d: "conv",
+    nn.functional.conv2d: "conv",
+    nn.functional.conv3d: "conv",
+    nn.functional.embedding: "embedding",
+}
+"""Functions of torch that take (input, weight, ...), and the kind of layer each is."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +50,54 @@ def watched_weights(
 ) -> Iterator[None]:
     """While it is active, each use of a parameter of `module` as a weight goes through `before` and `after`.
 
-    The functions of torch.nn.functional are replaced, so that nn.MultiheadAttention's packed projection is a linear as
-    any other (a TorchFunctionMode does not look into it); this is for one thread of a process of one's own. A weight
-    that is computed from parameters (weight normalization, a chunk of a packed one) or that the module gives to an
-    imported name of its own is not seen, and stays as it is.
+    It holds for this thread alone and replaces nothing, so that other threads, and the module itself, see torch as it
+    is; `before` and `after` are not watched. Fused calls that hide their linears are off meanwhile (torch.nn takes them
+    only where nobody watches). A weight that is computed from parameters (weight normalization, a chunk of a packed
+    one) is not seen, and stays as it is.
     """
-    names = {id(p): name for name, p in module.named_parameters()}
-    originals = {function: getattr(nn.functional, function) for function in FUNCTIONS}
-
-    def wrapped(function: str) -> Callable[..., Any]:
-        original, kind = originals[function], FUNCTIONS[function]
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            named = dict(kwargs)
-            value = args[0] if args else named.pop("input")
-            weight = args[1] if len(args) > 1 else named.pop("weight")
-            rest = args[2:]
-            if id(weight) not in names:
-                return original(value, weight, *rest, **named)
-            groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind == "conv" else 1
-            use = Use(names[id(weight)], kind, groups)
-            return after(use, original(*before(use, value, weight), *rest, **named))
-
-        return call
-
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one fused call that hides its linears
-    try:
-        for function in FUNCTIONS:
-            setattr(nn.functional, function, wrapped(function))
+    with _Watch({id(p): name for name, p in module.named_parameters()}, before, after):
         yield
-    finally:
-        for function, original in originals.items():
-            setattr(nn.functional, function, original)
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+class _Watch(TorchFunctionMode):
+    """Sees every function of torch that is called in this thread, from wherever its name was taken."""
+
+    def __init__(self, names: Mapping[int, str], before: Before, after: After) -> None:
+        super().__init__()
+        self.names, self.before, self.after = names, before, after
+
+    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = dict(kwargs or {})
+        if func in FUNCTIONS:
+            value, weight, *rest = (*args, *(named.pop(n) for n in ("input", "weight")[len(args) :]))
+            if id(weight) not in self.names:
+                return func(value, weight, *rest, **named)
+            kind = FUNCTIONS[func]
+            groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind == "conv" else 1
+            use = Use(self.names[id(weight)], kind, groups)
+            return self.after(use, func(*self.before(use, value, weight), *rest, **named))
+        if any(id(argument) in self.names for argument in (*args, *named.values())):
+            body = _body(func)
+            if body is not None:
+                with self:  # as it is off in here
+                    return body(*args, **named)
+        return func(*args, **named)
+
+
+@functools.cache
+def _body(function: Any) -> Callable[..., Any] | None:
+    """A function of torch.nn.functional that is written in Python, without its question whether anybody watches.
+
+    To that question it would answer by calling the watcher again. So nn.MultiheadAttention's packed projection, which
+    is a linear inside of such a function, is one as any other.
+    """
+    if not isinstance(function, types.FunctionType) or function.__module__ != nn.functional.__name__:
+        return None
+    questions = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
+    scope = {**function.__globals__, **dict.fromkeys(questions, lambda *tensors: False)}
+    body = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    body.__kwdefaults__ = function.__kwdefaults__
+    return body
 
 
 def weight_uses(flat: FlatModule, inputs: Tensors | None = None) -> dict[str, tuple[Use, ...]]:
