@@ -22,14 +22,20 @@ FUNCTIONS: Mapping[Callable[..., Any], str] = {
     nn.functional.conv1d: "conv",
     nn.functional.conv2d: "conv",
     nn.functional.conv3d: "conv",
+    nn.functional.conv_transpose1d: "conv_transpose",
+    nn.functional.conv_transpose2d: "conv_transpose",
+    nn.functional.conv_transpose3d: "conv_transpose",
     nn.functional.embedding: "embedding",
 }
-"""Functions of torch that take (input, weight, ...), and the kind of layer each is."""
+"""Functions of torch that take (input, weight, ...) and, if they are convolutions, groups as the seventh."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """One call: the parameter's name, its kind (linear, conv, embedding), and the call's groups (1 but for conv)."""
+    """One call: the parameter's name, its kind (see FUNCTIONS), and the call's groups (1 but for convolutions).
+
+    A weight is `[out, in / groups, ...]`; of the kind "conv_transpose" it is `[in, out / groups, ...]`.
+    """
 
     name: str
     kind: str
@@ -73,7 +79,7 @@ class _Watch(TorchFunctionMode):
             if id(weight) not in self.names:
                 return func(value, weight, *rest, **named)
             kind = FUNCTIONS[func]
-            groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind == "conv" else 1
+            groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind.startswith("conv") else 1
             use = Use(self.names[id(weight)], kind, groups)
             return self.after(use, func(*self.before(use, value, weight), *rest, **named))
         if any(id(argument) in self.names for argument in (*args, *named.values())):
@@ -113,21 +119,41 @@ def weight_uses(flat: FlatModule, inputs: Tensors | None = None) -> dict[str, tu
     return found
 
 
+def uses_to_round(flat: FlatModule, low_bit: Collection[str]) -> dict[str, tuple[Use, ...]]:
+    """The uses of every weight that low-bit codes can stand for and that is none of `low_bit` yet.
+
+    Codes have one scale for each index of axis 0, and a transposed convolution has its inputs there.
+    """
+    uses = weight_uses(flat).items()
+    return {n: used for n, used in uses if n not in low_bit and all(use.kind != "conv_transpose" for use in used)}
+
+
+def output_first(weight: Tensor, groups: int) -> Tensor:
+    """A transposed convolution's `[in, out / groups, ...]` as `[out, in / groups, ...]`; and the other way around."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def multiply_adds(flat: FlatModule) -> int:
     """The multiply-adds of all linear layers and convolutions in one forward pass on the example, its batch included.
 
-    A call with the output y and the weight `[out, in / groups, ...]` takes y.numel() * weight[0].numel(); the products
-    of two activations, as in attention, are not counted.
+    A call with the output y and the weight `[out, in / groups, ...]` takes y.numel() * weight[0].numel(), a transposed
+    convolution of the input x and the weight `[in, out / groups, ...]` x.numel() * weight[0].numel(); the products of
+    two activations, as in attention, are not counted.
     """
     sizes = {name: p[0].numel() for name, p in flat.module.named_parameters() if p.ndim > 1}
     total = 0
 
-    def count(use: Use, output: Tensor) -> Tensor:
+    def count_inputs(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal total
-        total += output.numel() * sizes[use.name] if use.kind != "embedding" else 0
+        total += value.numel() * sizes[use.name] if use.kind == "conv_transpose" else 0
+        return value, weight
+
+    def count_outputs(use: Use, output: Tensor) -> Tensor:
+        nonlocal total
+        total += output.numel() * sizes[use.name] if use.kind in ("linear", "conv") else 0
         return output
 
-    with torch.no_grad(), watched_weights(flat.module, after=count):
+    with torch.no_grad(), watched_weights(flat.module, count_inputs, count_outputs):
         flat.compute(dict(flat.example))
     return total
 

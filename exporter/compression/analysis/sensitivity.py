@@ -15,7 +15,7 @@ from exporter.compression.model import Model
 from exporter.compression.passes.integer import best_clip, quantize_weight
 from exporter.low_bit.weight import LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import weight_uses
+from exporter.modules.weight_uses import uses_to_round
 from exporter.sources.inputs import reference
 from exporter.tracing.program import FlatModule, Tensors
 from exporter.training.batches import batches
@@ -59,7 +59,7 @@ def sensitivities(
     inputs = [batch for batch, _ in batches(flat, split, BATCH)] if split else [flat.example]
     exact = _outputs(flat, inputs)
     parameters = dict(flat.module.named_parameters())
-    uses = {name: used for name, used in weight_uses(flat).items() if name not in model.low_bit}
+    uses = uses_to_round(flat, model.low_bit)
     found = []
     for done, (name, used) in enumerate(uses.items()):
         context.progress("sensitivity", done, len(uses))

@@ -26,7 +26,8 @@ from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
 from exporter.compression.model import Model, PassReport
 from exporter.low_bit.weight import LARGEST_CODE, LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import Use, left_out, watched_weights, weight_uses
+from exporter.modules.structure import TRANSPOSED
+from exporter.modules.weight_uses import Use, left_out, uses_to_round, watched_weights
 from exporter.sources.inputs import reference
 from exporter.tracing.program import FlatModule
 from exporter.training import distillation
@@ -103,7 +104,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     convolutions would compute with dynamic ranges.
     """
     flat = fold_batch_norms(model.flat, keep=model.low_bit)
-    uses = {name: used for name, used in weight_uses(flat).items() if name not in model.low_bit}
+    uses = uses_to_round(flat, model.low_bit)
     layers = choose_layers(uses, settings, context)
     latent = {n: p.detach().clone() for n, p in flat.module.named_parameters() if n in layers}
     clips = {n: best_clip(latent[n], layer.bits, settings.clip) for n, layer in layers.items()}
@@ -327,12 +328,14 @@ def _notes(
     grouped = [n for n in layers if any(use.groups > 1 for use in uses[n]) and settings.conv_bits < layers[n].bits]
     tied = [n for n in layers if {use.kind for use in uses[n]} > {"embedding"}]
     seen = {*uses, *before.low_bit}
-    unseen = [n for n, p in flat.module.named_parameters() if p.ndim > 1 and n not in seen]
+    other = [n for n, p in flat.module.named_parameters() if p.ndim > 1 and n not in seen]
+    transposed = [n for n in other if isinstance(flat.module.get_submodule(n.rpartition(".")[0]), TRANSPOSED)]
     for what, names in (
         ("grouped convolutions stay int8", grouped),
         ("of an embedding and a linear layer, whose activations stay float", tied),
         ("left out", [n for n in uses if n not in layers]),
-        ("used in no linear layer, convolution or embedding, stay float", unseen),
+        ("transposed convolutions stay float", transposed),
+        ("used in no linear layer, convolution or embedding, stay float", [n for n in other if n not in transposed]),
     ):
         if names:
             rest = f" and {len(names) - NAMED_IN_A_NOTE} more" if len(names) > NAMED_IN_A_NOTE else ""

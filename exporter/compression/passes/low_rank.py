@@ -138,9 +138,11 @@ def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], 
         weight, owner = flat.module.get_parameter(name), flat.get_submodule(_path(name))
         kinds = {use.kind for use in used}
         pointwise = settings.pointwise and weight[0, 0].numel() == 1 and used[0].groups == 1
-        if "linear" not in kinds and not (kinds == {"conv"} and pointwise):
+        if "linear" not in kinds and not (kinds & {"conv", "conv_transpose"} and pointwise):
             continue
-        if name in asked:
+        if "conv_transpose" in kinds:
+            notes.append(f"left whole: {name}, a transposed convolution")
+        elif name in asked:
             notes.append(f"left whole: {name}, as asked")
         elif homes[id(weight)] > 1 or len(kinds) > 1:
             notes.append(f"left whole: {name}, which is shared")

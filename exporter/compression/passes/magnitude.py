@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from exporter.compression.model import Model, PassReport
-from exporter.modules.weight_uses import left_out, weight_uses
+from exporter.modules.weight_uses import left_out, output_first, weight_uses
 from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
 from exporter.training.loop import TrainingReport, TrainingSettings, summary, train
@@ -34,7 +34,7 @@ PATTERNS = "unstructured, 2:4 (2 of 4 stay) or 4x1 (outputs x inputs)"
 Pattern = Annotated[str, Field(pattern=r"^(unstructured|[1-9]\d*[:x][1-9]\d*)$", description=PATTERNS)]
 
 
-@dataclass(frozen=True, config=CHECKED)
+@checked_dataclass(frozen=True, config=CHECKED)
 class Settings:
     """What share of each weight becomes zero, in which pattern, and how it gets there.
 
@@ -81,6 +81,25 @@ class Settings:
         return TrainingSettings(self.epochs, self.learning_rate, self.batch_size, weight_decay=0.0)
 
 
+@dataclass(frozen=True)
+class Weight:
+    """A weight to prune; `transposed_groups` are the groups of the transposed convolution that has it, 0 of others."""
+
+    parameter: nn.Parameter
+    transposed_groups: int = 0
+
+    @property
+    def rows(self) -> Tensor:
+        """Its values `[out, in / groups, ...]`, whatever its layout."""
+        groups = self.transposed_groups
+        return output_first(self.parameter.detach(), groups) if groups else self.parameter.detach()
+
+    def mask(self, sparsity: float, pattern: str) -> Tensor:
+        """True where it stays, of the parameter's own shape."""
+        mask = prune_mask(self.rows, sparsity, pattern)
+        return output_first(mask, self.transposed_groups) if self.transposed_groups else mask
+
+
 def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, PassReport]:
     """Set the smallest weights of each layer to zero.
 
@@ -92,10 +111,11 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     pruned = model.copy()
     chosen, notes = choose(pruned.flat, settings)
     for name, weight in chosen.items():
-        _check_not_emptied(name, weight, settings)
+        _check_not_emptied(name, weight.parameter, settings)
     report = _fine_tune(pruned.flat, chosen, settings, context) if settings.epochs else None
     prune(chosen, settings.sparsity, settings.pattern)
-    zeros, total = sum(int((w == 0).sum()) for w in chosen.values()), sum(w.numel() for w in chosen.values())
+    parameters = [weight.parameter for weight in chosen.values()]
+    zeros, total = sum(int((p == 0).sum()) for p in parameters), sum(p.numel() for p in parameters)
     done = f"{zeros / total:.1%} of {total:,} weights in {len(chosen)} layers are zero"
     return pruned, PassReport(NAME, asdict(settings), (done, *_training_notes(report), *notes))
 
@@ -132,15 +152,15 @@ def prune_mask(weight: Tensor, sparsity: float, pattern: str) -> Tensor:
 
 
 @torch.no_grad()
-def prune(weights: Mapping[str, Tensor], sparsity: float, pattern: str) -> dict[str, Tensor]:
+def prune(weights: Mapping[str, Weight], sparsity: float, pattern: str) -> dict[str, Tensor]:
     """Set the smallest weights to zero in place; the masks of what stays, by name."""
-    masks = {name: prune_mask(weight, sparsity, pattern) for name, weight in weights.items()}
+    masks = {name: weight.mask(sparsity, pattern) for name, weight in weights.items()}
     for name, weight in weights.items():
-        weight.mul_(masks[name])
+        weight.parameter.mul_(masks[name])
     return masks
 
 
-def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, nn.Parameter], tuple[str, ...]]:
+def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, Weight], tuple[str, ...]]:
     """The weights to prune by name, and notes on those left whole; one that two layers share counts once.
 
     A weight that is used as an embedding too is an embedding. Raises BadInput where a pattern in `layers_out` fits no
@@ -151,7 +171,8 @@ def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, nn.Parameter
     asked = left_out(tuple(uses), settings.layers_out, NAME)
     chosen, notes = {}, []
     for name, used in uses.items():
-        shape = list(parameters[name].shape)
+        weight = Weight(parameters[name], used[0].groups if used[0].kind == "conv_transpose" else 0)
+        shape = list(weight.rows.shape)
         if name in asked:
             notes.append(f"left whole: {name}, as asked")
         elif not settings.embeddings and any(use.kind == "embedding" for use in used):
@@ -159,7 +180,7 @@ def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, nn.Parameter
         elif not _divides(settings.pattern, shape):
             notes.append(f"left whole: {name} {shape}, which {settings.pattern} does not divide")
         else:
-            chosen[name] = parameters[name]
+            chosen[name] = weight
     if not chosen:
         raise BadInput(
             f"no weight can be pruned in the pattern {settings.pattern} ({'; '.join(notes) or 'the model has none'})",
@@ -193,7 +214,7 @@ def _check_not_emptied(name: str, weight: Tensor, settings: Settings) -> None:
         )
 
 
-def _fine_tune(flat: FlatModule, weights: Mapping[str, Tensor], settings: Settings, context: Context) -> TrainingReport:
+def _fine_tune(flat: FlatModule, weights: Mapping[str, Weight], settings: Settings, context: Context) -> TrainingReport:
     """Train with the zeros held; a state short of the wanted sparsity is none to keep, unless there is no other."""
     cubic = settings.schedule == "cubic"
     loss, reached = label_loss(context), not cubic
@@ -209,7 +230,7 @@ def _fine_tune(flat: FlatModule, weights: Mapping[str, Tensor], settings: Settin
     @torch.no_grad()
     def after_step(done: int, total: int) -> None:
         for name, mask in masks.items():
-            weights[name].mul_(mask)
+            weights[name].parameter.mul_(mask)
 
     return train(
         flat,

@@ -26,7 +26,7 @@ from exporter.compression.model import Model, PassReport
 from exporter.compression.passes.integer import Layer, best_clip, low_bit_weight
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import Use, watched_weights, weight_uses
+from exporter.modules.weight_uses import Use, uses_to_round, watched_weights
 from exporter.tracing.program import FlatModule
 from exporter.training import distillation
 from exporter.training.batches import batches, padding_trimmer
@@ -150,9 +150,9 @@ def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[d
 
     Raises BadInput as `apply` does.
     """
-    uses = {name: used for name, used in weight_uses(model.flat).items() if name not in model.low_bit}
+    uses = uses_to_round(model.flat, model.low_bit)
     names, shares = list(uses), _shares(model, uses)
-    ends = {name for name in (names[0], names[-1]) if shares[name] <= settings.first_last_share}
+    ends = {name for name in (*names[:1], *names[-1:]) if shares[name] <= settings.first_last_share}
     bits = {name: _bits(used, name in ends, shares[name], settings) for name, used in uses.items()}
     sensitive = _sensitive(model, [n for n, b in bits.items() if b == TERNARY], settings, context)
     bits |= dict.fromkeys(sensitive, settings.sensitive_bits)

@@ -11,9 +11,18 @@ from torch import nn
 from torch.nn.functional import embedding as taken_embedding
 from torch.nn.functional import linear as taken_linear
 
-from exporter.modules.weight_uses import Use, left_out, multiply_adds, watched_weights, weight_uses
+from exporter.modules.weight_uses import (
+    Use,
+    left_out,
+    multiply_adds,
+    output_first,
+    uses_to_round,
+    watched_weights,
+    weight_uses,
+)
 from exporter.tracing.program import FlatModule
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def flat_of(module: nn.Module, *example: torch.Tensor) -> FlatModule:
@@ -164,6 +173,30 @@ def test_multiply_adds_of_linear_layers_and_convolutions(name, expected, as_expo
     module, example = as_exported(name)
     flat = FlatModule(module, *((), example) if isinstance(example, dict) else (_tuple(example), {}))
     assert multiply_adds(flat) == expected
+
+
+def test_transposed_convolutions_are_weights_too():
+    uses = weight_uses(flat_upsampling())
+    assert [(name, used[0].kind, used[0].groups) for name, used in uses.items()] == [
+        ("0.weight", "conv", 1),
+        ("2.weight", "conv_transpose", 1),
+        ("5.weight", "conv_transpose", 8),
+        ("7.weight", "conv", 1),
+    ]
+    lines = flat_of(nn.ConvTranspose1d(4, 6, 3, groups=2), torch.randn(1, 4, 5))
+    assert weight_uses(lines) == {"weight": (Use("weight", "conv_transpose", 2),)}
+    assert multiply_adds(lines) == 5 * 4 * 3 * 3, "each of 4 inputs at 5 places reaches 3 outputs of its group, 3 times"
+    assert list(uses_to_round(flat_upsampling(), ())) == ["0.weight", "7.weight"], "whose outputs are on axis 0"
+    assert list(uses_to_round(flat_upsampling(), {"0.weight"})) == ["7.weight"]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_weight_of_a_transposed_convolution_can_be_had_with_its_outputs_first(groups):
+    layer = nn.ConvTranspose1d(4, 8, 3, padding=2, groups=groups, bias=False)
+    rows, x = output_first(layer.weight, groups), torch.randn(1, 4, 9)
+    assert rows.shape == (8, 4 // groups, 3)
+    assert torch.allclose(nn.functional.conv1d(x, rows.flip(-1), groups=groups), layer(x), atol=1e-6)
+    assert torch.equal(output_first(rows, groups), layer.weight)
 
 
 def test_layers_are_left_out_by_their_own_name_or_their_weight_s():

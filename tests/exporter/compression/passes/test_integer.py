@@ -22,6 +22,7 @@ from exporter.training.context import Context
 from exporter.training.loop import TrainingSettings, train
 from exporter.training.losses import label_loss, mean_loss
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def score(outputs, split):
@@ -337,6 +338,14 @@ def test_training_leaves_the_weights_of_earlier_passes():
     assert torch.equal(model.flat.module[0].weight, torch.full((16, 8), 0.5))
     assert model.flat.module[0].weight.requires_grad
     assert not torch.equal(model.flat.module[0].bias, flat.module[0].bias)
+
+
+def test_transposed_convolutions_stay_float_and_are_named():
+    flat = flat_upsampling()
+    model, report = quantized(flat, activations="float")
+    assert set(model.low_bit) == {"0.weight", "7.weight"}
+    assert "transposed convolutions stay float: 2.weight, 5.weight" in report.notes
+    assert not any("used in no linear layer" in note for note in report.notes)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from exporter.compression.recipe import step
 from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def task(x, labels=None, classes=()):
@@ -134,6 +135,17 @@ def test_pointwise_convolutions_when_asked():
     assert torch.allclose(got, expected, atol=1e-5)
     with pytest.raises(BadInput, match="no layer would be smaller"):
         factored(flat, Settings(rank=4))
+
+
+def test_a_transposed_convolution_stays_and_is_named():
+    flat = FlatModule(
+        nn.Sequential(nn.ConvTranspose2d(16, 24, 1), nn.Conv2d(24, 24, 1)).eval(), (torch.randn(1, 16, 3, 3),), {}
+    )
+    small, report = factored(flat, Settings(pointwise=True, rank=4))
+    assert report.notes[1:] == ("left whole: 0.weight, a transposed convolution",)
+    assert isinstance(small.module[0], nn.ConvTranspose2d) and isinstance(small.module[1], nn.Sequential)
+    with pytest.raises(BadInput, match="no layer would be smaller"):
+        factored(flat_upsampling(), Settings())
 
 
 def test_shared_weights_and_weights_that_their_owner_reads_stay(as_exported):

@@ -103,6 +103,25 @@ def test_as_many_units_go_as_asked_and_none_is_larger_than_one_that_stays(
         assert int(keep.unflatten(1, (-1, 4)).sum(2).min()) >= n_of_m
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("pattern", ["2:4", "2x1", "unstructured"])
+def test_a_transposed_convolution_is_pruned_as_the_convolution_with_the_same_rows(pattern, groups):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(8, 12, 3, groups=groups)
+    flat = FlatModule(layer.eval(), (torch.randn(1, 8, 4, 4),), {})
+    pruned, report = apply(Model(flat), Settings(0.5, pattern), context(flat))
+    for group, found, before in zip(
+        range(groups), pruned.flat.module.weight.chunk(groups), layer.weight.chunk(groups), strict=True
+    ):  # [in / groups, out / groups, 3, 3]
+        if pattern == "2:4":
+            assert bool(((found != 0).unflatten(0, (-1, 4)).sum(1) == 2).all()), group
+        if pattern == "2x1":
+            pairs = (found != 0).unflatten(1, (-1, 2))
+            assert torch.equal(pairs[:, :, 0], pairs[:, :, 1])
+        assert torch.equal(found[found != 0], before[found != 0])
+    assert report.notes[0].startswith("50.0% of ")
+
+
 def test_one_shot_needs_no_data_and_leaves_the_given_model_as_it_was():
     flat = mlp()
     pruned, report = apply(Model(flat), Settings(sparsity=0.75), context(flat))

@@ -20,6 +20,7 @@ from exporter.modules.weight_uses import multiply_adds
 from exporter.tracing.program import FlatModule, trace
 from exporter.training.context import Context
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def images(samples=8, factor=1.0):
@@ -41,6 +42,14 @@ def pruned(flat, task=None, **settings):
 def outputs(flat):
     with torch.no_grad():
         return next(iter(flat.compute(dict(flat.example)).values()))
+
+
+def test_a_model_that_makes_images_larger_is_pruned_to_the_share_asked():
+    flat = flat_upsampling()
+    small, report = pruned(flat, flops=0.5, round_to=1)
+    assert report.notes[0].endswith("50.0% were asked for")
+    assert multiply_adds(small) / multiply_adds(flat) == pytest.approx(0.5, abs=0.05)
+    assert outputs(small).shape == outputs(flat).shape and small.module[2].weight.shape[0] < 16
 
 
 @pytest.mark.parametrize("importance", ["contribution", "weights"])

@@ -25,6 +25,7 @@ from exporter.training.context import Context
 from exporter.training.loop import TrainingSettings, train
 from exporter.training.losses import label_loss
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 WEIGHTS = nps.arrays(np.float32, (3, 7), elements=st.floats(-4, 4, width=32).filter(lambda v: v == 0 or abs(v) > 1e-3))
 
@@ -287,6 +288,16 @@ def test_a_weight_that_cannot_be_compensated_is_named():
     context = Context(flat, Task("ids", "", (), split, split, split, accuracy_of))
     _, report = ternary.apply(Model(flat), Settings(method="compensate", embedding_bits=2), context)
     assert "no error compensation, just rounding: embedding.weight" in report.notes
+
+
+def test_transposed_convolutions_stay_float():
+    model, _ = ternary.apply(
+        Model(flat_upsampling()), Settings(method="round", first_last_bits=2), Context(flat_upsampling())
+    )
+    assert set(model.low_bit) == {"0.weight", "7.weight"}
+    nothing_else = FlatModule(nn.ConvTranspose1d(2, 2, 1).eval(), (torch.zeros(1, 2, 3),), {})
+    with pytest.raises(BadInput, match="none of 0 weights would be ternary; set first_last_bits to 2"):
+        ternary.apply(Model(nothing_else), Settings(method="round"), Context(nothing_else))
 
 
 def test_it_refuses_what_it_cannot_do():
