@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from exporter.low_bit.weight import LowBit
 from exporter.tracing.program import FlatModule
 
@@ -27,8 +29,19 @@ class Model:
 
 @dataclass(frozen=True)
 class PassReport:
-    """What a pass did: its settings as they were used, and notes for the person who reads the ledger."""
+    """What a pass did: its settings as they were used, whether the model `differs`, and notes for the ledger."""
 
     name: str
     settings: Mapping[str, Any]
+    changed: bool
     notes: tuple[str, ...] = ()
+
+
+def differs(before: Model, after: Model) -> bool:
+    """Whether a parameter, a buffer or a low-bit weight is another one, is gone, or is new."""
+    states = before.flat.module.state_dict(), after.flat.module.state_dict()
+    same_weights = states[0].keys() == states[1].keys() and all(map(torch.equal, *(s.values() for s in states)))
+    same_codes = before.low_bit.keys() == after.low_bit.keys() and all(
+        weight is after.low_bit[name] for name, weight in before.low_bit.items()
+    )
+    return not (same_weights and same_codes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from exporter.compression.model import Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.training.context import Context
 from exporter.training.distillation import Settings, chosen_loss, hidden_states_too, zeros_kept
 from exporter.training.loop import summary, train
@@ -16,9 +16,9 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     Every weight that is exactly zero in a tensor of two or more axes stays zero: a pruned layer stays pruned. Raises
     BadInput as `train` and `distillation_loss` do.
     """
-    model = model.copy()
+    student = model.copy()
     settings = dataclasses.replace(settings, loss=chosen_loss(settings, context))
-    with hidden_states_too(model.flat, settings, context) as loss:
-        keep_zeros = zeros_kept(model.flat.module)
-        report = train(model.flat, context, loss, settings.training, label="distill", after_step=keep_zeros)
-    return model, PassReport("distill", dataclasses.asdict(settings), (summary(report),))
+    with hidden_states_too(student.flat, settings, context) as loss:
+        keep_zeros = zeros_kept(student.flat.module)
+        report = train(student.flat, context, loss, settings.training, label="distill", after_step=keep_zeros)
+    return student, PassReport("distill", dataclasses.asdict(settings), differs(model, student), (summary(report),))

@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from benchmarks.tasks import Task
 from exporter.compression.analysis.calibration import Method, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
-from exporter.compression.model import Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.low_bit.weight import LARGEST_CODE, LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.structure import TRANSPOSED
@@ -121,7 +121,8 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
         fresh = {n: low_bit_weight(trained[n], layer, clips[n]) for n, layer in layers.items()}
         low_bit = {n: replace(w, codes=fresh[n].codes, scale=fresh[n].scale) for n, w in low_bit.items()}
         _set(flat, _values(low_bit))
-    return Model(flat, {**model.low_bit, **low_bit}), PassReport(NAME, asdict(settings), notes)
+    quantized = Model(flat, {**model.low_bit, **low_bit})
+    return quantized, PassReport(NAME, asdict(settings), differs(model, quantized), notes)
 
 
 def choose_layers(uses: Mapping[str, tuple[Use, ...]], settings: Settings, context: Context) -> dict[str, Layer]:

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from benchmarks.tasks import Task
-from exporter.compression.model import Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.modules.weight_uses import left_out, weight_uses
 from exporter.tracing.program import FlatModule, Tensors
 from exporter.training.batches import batches
@@ -88,7 +88,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
             remedy="give a larger ratio, a lower rank or less energy, or leave the pass out",
         )
     done = f"{smaller} layers factored: {before:,} parameters became {_parameters(flat):,}"
-    return factored, PassReport(NAME, asdict(settings), (done, *notes))
+    return factored, PassReport(NAME, asdict(settings), differs(model, factored), (done, *notes))
 
 
 def pela_rank(in_features: int, out_features: int, ratio: float) -> int:

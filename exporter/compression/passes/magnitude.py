@@ -18,7 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
-from exporter.compression.model import Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.modules.weight_uses import left_out, output_first, weight_uses
 from exporter.tracing.program import FlatModule
 from exporter.training.context import Context
@@ -117,7 +117,8 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     parameters = [weight.parameter for weight in chosen.values()]
     zeros, total = sum(int((p == 0).sum()) for p in parameters), sum(p.numel() for p in parameters)
     done = f"{zeros / total:.1%} of {total:,} weights in {len(chosen)} layers are zero"
-    return pruned, PassReport(NAME, asdict(settings), (done, *_training_notes(report), *notes))
+    notes = (done, *_training_notes(report), *notes)
+    return pruned, PassReport(NAME, asdict(settings), differs(model, pruned), notes)
 
 
 def cubic_sparsity(initial: float, final: float, progress: float) -> float:

@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from exporter.compression.analysis.importance import block_influence, unit_importance
-from exporter.compression.model import Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, Group, find_blocks, path_of, sliced, without_blocks
 from exporter.modules.weight_uses import multiply_adds
@@ -93,7 +93,8 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     pruned = cut(model.flat, ranking, ratio, blocks_gone, settings.round_to)
     done = (*_sizes(model.flat, pruned, settings), *_removed(ranking, ratio, blocks_gone, settings.round_to))
     why = f"importance: {importance}" + ("" if context.task or not blocks else "; of the blocks by the example alone")
-    return Model(pruned, model.low_bit), PassReport(NAME, asdict(settings), (*done, why, *notes))
+    smaller = Model(pruned, model.low_bit)
+    return smaller, PassReport(NAME, asdict(settings), differs(model, smaller), (*done, why, *notes))
 
 
 def cut(flat: FlatModule, ranking: Ranking, ratio: float, blocks: int, round_to: int) -> FlatModule:

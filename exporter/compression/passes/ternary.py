@@ -22,7 +22,7 @@ from torch import Tensor
 
 from exporter.compression.analysis.error_compensation import compensated_codes, input_hessian
 from exporter.compression.analysis.sensitivity import sensitivities
-from exporter.compression.model import Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.compression.passes.integer import Layer, best_clip, low_bit_weight
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
@@ -122,8 +122,8 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
         notes.append(
             "without training, ternary weights cost most models much of their accuracy: method train regains it"
         )
-    low_bit = _round(flat, layers)
-    return Model(flat, {**model.low_bit, **low_bit}), PassReport(NAME, asdict(settings), tuple(notes))
+    ternary = Model(flat, {**model.low_bit, **_round(flat, layers)})
+    return ternary, PassReport(NAME, asdict(settings), differs(model, ternary), tuple(notes))
 
 
 def ternarize(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:

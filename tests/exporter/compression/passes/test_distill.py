@@ -61,3 +61,9 @@ def test_what_a_pruning_pass_made_zero_stays_zero():
 def test_a_setting_out_of_its_range_is_refused(name, value, message):
     with pytest.raises(BadInput, match=message):
         step("distill", {name: value}, "recipe.yaml")
+
+
+def test_it_says_whether_it_changed_the_model():
+    context = Context(net(0), task_of())
+    assert distill.apply(Model(net(1)), Settings(epochs=1), context)[1].changed
+    assert not distill.apply(Model(net(0)), Settings(epochs=1), context)[1].changed, "no state is nearer than its own"

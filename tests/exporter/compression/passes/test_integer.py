@@ -407,3 +407,13 @@ def test_a_pattern_that_fits_no_layer():
 
 def test_training_without_data():
     assert "training needs data" in refusal(mlp(), training_epochs=1, loss="labels")
+
+
+def test_it_says_that_it_changed_the_model():
+    """Also where every weight is a code already; one that would quantize nothing is refused."""
+    flat = mlp()
+    with torch.no_grad():
+        flat.module[0].weight.fill_(127.0)
+        flat.module[2].weight.fill_(127.0)
+    model, report = quantized(flat, activations="float")
+    assert report.changed and torch.equal(model.flat.module[0].weight, flat.module[0].weight)

@@ -265,3 +265,7 @@ def test_data_of_no_use_is_refused(x, line):
     with pytest.raises(BadInput) as refusal:
         factored(mlp(), Settings("fwsvd"), task(x))
     assert line in str(refusal.value)
+
+
+def test_it_says_that_it_changed_the_model():
+    assert factored(mlp(), Settings(ratio=2.0))[1].changed, "one that would not is refused"

@@ -237,3 +237,10 @@ def test_what_cannot_be_pruned_is_refused(settings, task, line):
     with pytest.raises(BadInput) as refusal:
         apply(Model(flat), Settings(**settings), context(flat, task))
     assert line in str(refusal.value)
+
+
+def test_it_says_whether_it_changed_the_model():
+    flat = mlp()
+    pruned, report = apply(Model(flat), Settings(sparsity=0.5), context(flat))
+    assert report.changed and not apply(Model(flat), Settings(sparsity=0.0), context(flat))[1].changed
+    assert not apply(pruned, Settings(sparsity=0.25), context(flat))[1].changed, "those are zero already"

@@ -234,3 +234,9 @@ def test_it_computes_the_same_in_onnxruntime(lower_here, computes, as_exported):
     assert small.module.depthwise[0].groups == small.module.stem[0].out_channels < 8
     lowered = lower_here(small.module, (image,), "onnx")
     computes(lowered.path, small.example, small.compute(dict(small.example)))
+
+
+def test_it_says_whether_it_changed_the_model():
+    flat = flat_upsampling()
+    assert pruned(flat, ratio=0.5, round_to=1)[1].changed
+    assert not pruned(flat, ratio=0.01, round_to=1)[1].changed, "a hundredth of 16 channels is none"

@@ -338,3 +338,7 @@ def test_it_refuses_what_it_cannot_do():
 def test_a_setting_out_of_its_range_is_refused(name, value, message):
     with pytest.raises(BadInput, match=message):
         step("ternary", {name: value}, "recipe.yaml")
+
+
+def test_it_says_that_it_changed_the_model():
+    assert ternary.apply(Model(trained(0)), Settings(method="round"), Context(trained(0)))[1].changed
