@@ -42,7 +42,6 @@ class TrainingReport:
     """What training did; epoch 0 is the state before the first step, and a lower score is better."""
 
     steps: int
-    epochs_done: int
     first_score: float
     best_epoch: int
     best_score: float
@@ -109,7 +108,7 @@ def train(
         finally:
             best.restore()
             flat.module.eval()
-    return TrainingReport(steps, steps // epoch_steps, first_score, best.epoch, best.score, steps < total)
+    return TrainingReport(steps, first_score, best.epoch, best.score, steps < total)
 
 
 def summary(report: TrainingReport) -> str:

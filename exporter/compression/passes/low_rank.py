@@ -29,7 +29,7 @@ from exporter.training.settings import CHECKED, Count, Patterns
 from runtimes.errors import BadInput
 
 NAME = "low-rank"
-Layer = nn.Linear | nn.Conv2d
+Factorable = nn.Linear | nn.Conv2d
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 LEAST_FISHER = 1e-6
 """Of the largest: an input that the loss never felt keeps this weight, so that dividing by it stays possible."""
@@ -121,7 +121,7 @@ def weighted_svd(weight: Tensor, fisher: Tensor | None = None) -> tuple[Tensor, 
     return u, s, (vt / d).T
 
 
-def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], list[str]]:
+def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Factorable], list[str]]:
     """The layers to factor by their weight's name, and notes on those that stay.
 
     Those stay that share their weight, have few outputs, or are not called as a module of their own: what reads a
@@ -129,10 +129,10 @@ def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], 
     `layers_out` fits no layer.
     """
     uses = weight_uses(flat)
-    asked = left_out(tuple(uses), settings.layers_out, NAME)
+    excluded = left_out(tuple(uses), settings.layers_out, NAME)
     homes = Counter(id(p) for _, p in flat.module.named_parameters(remove_duplicate=False))
     calls = _calls(flat)
-    found: dict[str, Layer] = {}
+    found: dict[str, Factorable] = {}
     notes = []
     for name, used in uses.items():
         weight, owner = flat.module.get_parameter(name), flat.get_submodule(_path(name))
@@ -142,7 +142,7 @@ def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], 
             continue
         if "conv_transpose" in kinds:
             notes.append(f"left whole: {name}, a transposed convolution")
-        elif name in asked:
+        elif name in excluded:
             notes.append(f"left whole: {name}, as asked")
         elif homes[id(weight)] > 1 or len(kinds) > 1:
             notes.append(f"left whole: {name}, which is shared")
@@ -151,7 +151,7 @@ def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], 
         elif type(owner) not in (nn.Linear, nn.Conv2d) or calls[owner] != len(used) or _of_torch(flat, name):
             notes.append(f"left whole: {name}, which another module than a plain layer reads")
         else:
-            found[name] = cast(Layer, owner)
+            found[name] = cast(Factorable, owner)
     return found, notes
 
 
@@ -220,11 +220,11 @@ def _rank(singular: Tensor, in_features: int, out_features: int, settings: Setti
     return settings.rank or pela_rank(in_features, out_features, settings.ratio)
 
 
-def _two_layers(layer: Layer, u: Tensor, s: Tensor, v: Tensor) -> nn.Sequential:
+def _two_layers(layer: Factorable, u: Tensor, s: Tensor, v: Tensor) -> nn.Sequential:
     """diag(sqrt(S)) V^T, then U diag(sqrt(S)) with the bias: the roots on both sides, as in PELA."""
     rank, bias = len(s), layer.bias is not None
-    down: Layer
-    up: Layer
+    down: Factorable
+    up: Factorable
     if isinstance(layer, nn.Linear):
         down = nn.Linear(len(v), rank, bias=False, device="meta")
         up = nn.Linear(rank, len(u), bias=bias, device="meta")

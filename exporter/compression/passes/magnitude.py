@@ -169,12 +169,12 @@ def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, Weight], tup
     """
     parameters = dict(flat.module.named_parameters())
     uses = weight_uses(flat)
-    asked = left_out(tuple(uses), settings.layers_out, NAME)
+    excluded = left_out(tuple(uses), settings.layers_out, NAME)
     chosen, notes = {}, []
     for name, used in uses.items():
         weight = Weight(parameters[name], used[0].groups if used[0].kind == "conv_transpose" else 0)
         shape = list(weight.rows.shape)
-        if name in asked:
+        if name in excluded:
             notes.append(f"left whole: {name}, as asked")
         elif not settings.embeddings and any(use.kind == "embedding" for use in used):
             notes.append(f"left whole: {name}, an embedding")

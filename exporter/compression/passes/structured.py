@@ -238,9 +238,9 @@ def _check_not_emptied(ranking: Ranking, ratio: float) -> None:
 def _sizes(before: FlatModule, after: FlatModule, settings: Settings) -> tuple[str, ...]:
     work, left = multiply_adds(before), multiply_adds(after)
     parameters = [sum(p.numel() for p in flat.module.parameters()) for flat in (before, after)]
-    asked = f"; {1 - settings.flops:.1%} were asked for" if settings.ratio is None else ""
+    goal = f"; {1 - settings.flops:.1%} were asked for" if settings.ratio is None else ""
     return (
-        f"multiply-adds: {work:,} became {left:,}, {left / work:.1%}{asked}",
+        f"multiply-adds: {work:,} became {left:,}, {left / work:.1%}{goal}",
         f"parameters: {parameters[0]:,} became {parameters[1]:,}",
     )
 

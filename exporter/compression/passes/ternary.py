@@ -156,7 +156,7 @@ def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[d
     bits = {name: _bits(used, name in ends, shares[name], settings) for name, used in uses.items()}
     sensitive = _sensitive(model, [n for n, b in bits.items() if b == TERNARY], settings, context)
     bits |= dict.fromkeys(sensitive, settings.sensitive_bits)
-    bits |= _asked(names, settings)
+    bits |= _bits_by_pattern(names, settings)
     if TERNARY not in bits.values():
         raise BadInput(
             f"none of {len(uses)} weights would be ternary",
@@ -189,17 +189,17 @@ def _shares(model: Model, uses: Mapping[str, tuple[Use, ...]]) -> dict[str, floa
     return {name: size / sum(sizes.values()) for name, size in sizes.items()}
 
 
-def _asked(names: list[str], settings: Settings) -> dict[str, int]:
+def _bits_by_pattern(names: list[str], settings: Settings) -> dict[str, int]:
     """The bits that `layer_bits` gives, the last pattern that fits a name being the one that counts."""
-    asked: dict[str, int] = {}
+    found: dict[str, int] = {}
     for pattern, bits in settings.layer_bits.items():
         fitting = [n for n in names if any(fnmatch.fnmatchcase(x, pattern) for x in (n, n.rpartition(".")[0]))]
         if not fitting:
             raise BadInput(
                 f"layer_bits {pattern!r} fits no layer", where=NAME, remedy=f"the layers are {', '.join(names)[:400]}"
             )
-        asked |= dict.fromkeys(fitting, bits)
-    return asked
+        found |= dict.fromkeys(fitting, bits)
+    return found
 
 
 def _activations(used: tuple[Use, ...], settings: Settings) -> str:

@@ -38,7 +38,7 @@ def test_it_learns_in_place_and_ends_in_eval_mode():
     before = mean_loss(flat, context.task.train, label_loss(context))
     report = fit(flat, context)
     assert mean_loss(flat, context.task.train, label_loss(context)) < before / 3
-    assert (report.steps, report.epochs_done, report.stopped) == (4 * (58 // 8), 4, False)
+    assert (report.steps, report.stopped) == (4 * (58 // 8), False)
     assert not any(m.training for m in flat.module.modules())
 
 
@@ -131,7 +131,7 @@ def test_when_stopped_it_keeps_the_best_so_far():
     before = mean_loss(flat, held_out_parts(context)[1], label_loss(context))
     report = fit(flat, context)
     assert done[-1] == ("fit", 10, 28) and done[0] == ("fit", 1, 28)
-    assert (report.steps, report.epochs_done, report.stopped) == (10, 1, True)
+    assert (report.steps, report.stopped) == (10, True)
     assert report.best_epoch > 0
     assert mean_loss(flat, held_out_parts(context)[1], label_loss(context)) == pytest.approx(report.best_score)
     assert report.best_score < before and not flat.module.training
@@ -167,7 +167,7 @@ def test_what_requires_no_gradient_stays():
 
 
 def test_a_summary_says_how_it_went():
-    report = TrainingReport(10, 1, 2.5, 1, 0.25, True)
+    report = TrainingReport(10, 2.5, 1, 0.25, True)
     assert summary(report) == (
         "10 steps, stopped by the user; on held-out samples the score went from 2.5 to 0.25 (lower is better), "
         "in epoch 1"
