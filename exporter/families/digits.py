@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from exporter.families import packaged
+from exporter.families.packaged import packaged
 from exporter.load import Source
 from runtimes.processing.preprocessor import Image
 

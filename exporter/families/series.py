@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from exporter.families import packaged
+from exporter.families.packaged import packaged
 from exporter.load import Source
 from runtimes.processing.preprocessor import Series
 

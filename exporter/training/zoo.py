@@ -19,8 +19,9 @@ from torch import nn
 from benchmarks.results.stats import wilson
 from benchmarks.tasks import Score, Split, Task, load_task
 from benchmarks.tasks.scores import score_outputs
-from exporter.families import WEIGHTS, ZOO
+from exporter.families import ZOO
 from exporter.families.digits import CompactConvolutionalTransformer
+from exporter.families.packaged import WEIGHTS
 from exporter.families.series import MIXERS, mixer
 from exporter.load import SourceOptions, load
 from exporter.tracing.program import FlatModule

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from benchmarks.tasks import Split, Task, load_task
-from exporter.families import WEIGHTS
 from exporter.families.digits import CompactConvolutionalTransformer
+from exporter.families.packaged import WEIGHTS
 from exporter.load import read_weights
 
 ROOT = Path(__file__).resolve().parents[2]

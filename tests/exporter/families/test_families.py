@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from benchmarks.tasks import load_task
-from exporter.families import WEIGHTS, ZOO
+from exporter.families import ZOO
 from exporter.families.digits import CompactConvolutionalTransformer
+from exporter.families.packaged import WEIGHTS
 from exporter.families.rnet import RNet
 from exporter.families.series import MIXERS, PatchMixer, Shape
 from exporter.load import SourceOptions, load
