@@ -72,7 +72,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.names, self.before, self.after = names, before, after
 
-    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
         if func in FUNCTIONS:
             value, weight, *rest = (*args, *(named.pop(n) for n in ("input", "weight")[len(args) :]))
