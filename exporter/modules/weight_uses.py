@@ -73,31 +73,32 @@ class _Watch(TorchFunctionMode):
         self.names, self.before, self.after = names, before, after
 
     def __torch_function__(self, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        named = dict(kwargs or {})
-        if func in FUNCTIONS:
-            value, weight, *rest = (*args, *(named.pop(n) for n in ("input", "weight")[len(args) :]))
-            if id(weight) not in self.names:
-                return func(value, weight, *rest, **named)
-            kind = FUNCTIONS[func]
-            groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind.startswith("conv") else 1
-            use = Use(self.names[id(weight)], kind, groups)
-            return self.after(use, func(*self.before(use, value, weight), *rest, **named))
-        if any(id(argument) in self.names for argument in (*args, *named.values())):
-            body = _body(func)
-            if body is not None:
-                with self:  # as it is off in here
-                    return body(*args, **named)
+        named = kwargs or {}
+        kind = FUNCTIONS.get(func)
+        if kind is not None:
+            return self._used(kind, func, *args, **named)
+        body = _body(func) if isinstance(func, types.FunctionType) else None
+        if body is not None and any(id(argument) in self.names for argument in (*args, *named.values())):
+            with self:  # as it is off in here
+                return body(*args, **named)
         return func(*args, **named)
+
+    def _used(self, kind: str, func: Any, input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Any:
+        if id(weight) not in self.names:
+            return func(input, weight, *rest, **named)
+        groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind.startswith("conv") else 1
+        use = Use(self.names[id(weight)], kind, groups)
+        return self.after(use, func(*self.before(use, input, weight), *rest, **named))
 
 
 @functools.cache
-def _body(function: Any) -> Callable[..., Any] | None:
+def _body(function: types.FunctionType) -> Callable[..., Any] | None:
     """A function of torch.nn.functional that is written in Python, without its question whether anybody watches.
 
     To that question it would answer by calling the watcher again. So nn.MultiheadAttention's packed projection, which
     is a linear inside of such a function, is one as any other.
     """
-    if not isinstance(function, types.FunctionType) or function.__module__ != nn.functional.__name__:
+    if function.__module__ != nn.functional.__name__:
         return None
     questions = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
     scope = {**function.__globals__, **dict.fromkeys(questions, lambda *tensors: False)}
