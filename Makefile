@@ -15,7 +15,7 @@ PAGE := benchmarks/devices/browser/page
 # Test processes at once, each with one thread: most tests wait for a converter on one core.
 JOBS ?= 2
 
-.PHONY: demo test matrix coverage setup lint lock clean page rigs apk android-models
+.PHONY: demo test matrix coverage setup lint lock docs clean page rigs apk android-models
 
 demo: $(READY)
 	$(BIN)/pocketship export minilm --target all --output $(DEMO)/minilm --force
@@ -68,6 +68,10 @@ lock:
 		| sed -E "s/ ; python_full_version < '3.15'$$//"; \
 		sed -n '/^torch==/p' requirements.lock; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock
+
+# The tables of settings in docs/recipes.md, from what the passes declare.
+docs: $(READY)
+	$(BIN)/python -m exporter.compression.recipe_docs docs/recipes.md
 
 # The page of `bench --on browser`, bundled with what it needs from npm.
 page: $(PAGE)/dist/index.html

@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.tasks.task import Task
+from benchmarks.tasks.task import Score, Split, Task
 from runtimes.errors import BadInput
+
+__all__ = ["TASKS", "Score", "Split", "Task", "TaskRow", "load_task"]  # what a user's own task is made of is here, too
 
 
 @dataclass(frozen=True)

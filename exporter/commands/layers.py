@@ -77,11 +77,12 @@ def layers_in_child(job: dict[str, Any], emit: Callable[[dict[str, Any]], None])
     """The child's side of `layers_of`."""
     from benchmarks.tasks import load_task
     from exporter.compression.analysis.sensitivity import sensitivities
-    from exporter.compression.model import Context, Model
+    from exporter.compression.model import Model
     from exporter.load import load
     from exporter.sources.source import SourceOptions
     from exporter.stages.prepare import make_ready
     from exporter.tracing.flat_module import FlatModule
+    from exporter.training.context import Context
 
     task = load_task(job["data"]) if job["data"] else None
     source = load(job["source"], SourceOptions(**job["options"]))

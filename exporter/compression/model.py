@@ -1,12 +1,13 @@
-"""What passes from one compression pass to the next, and what a pass may use."""
+"""What passes from one compression pass to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.tasks.task import Task
+import torch
+
 from exporter.low_bit.weight import LowBit
 from exporter.tracing.flat_module import FlatModule
 
@@ -27,28 +28,20 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What a pass may use besides the model.
-
-    `teacher` is the untouched full-precision module; `task` the user's data, if there is any; `progress(label, done,
-    total)` moves a bar; `stopped()` is true once the user pressed Ctrl-C: end training then and keep the best so far.
-    """
-
-    teacher: FlatModule
-    task: Task | None = None
-    seed: int = 0
-    progress: Callable[[str, int, int], None] = lambda label, done, total: None
-    stopped: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
 class PassReport:
-    """What a pass did: its settings as they were used, and notes for the person who reads the ledger.
-
-    A model that it did not change is not lowered again.
-    """
+    """What a pass did: its settings as they were used, whether the model `differs`, and notes for the ledger."""
 
     name: str
     settings: Mapping[str, Any]
+    changed: bool
     notes: tuple[str, ...] = ()
-    changed: bool = True
+
+
+def differs(before: Model, after: Model) -> bool:
+    """Whether a parameter, a buffer or a low-bit weight is another one, is gone, or is new."""
+    states = before.flat.module.state_dict(), after.flat.module.state_dict()
+    same_weights = states[0].keys() == states[1].keys() and all(map(torch.equal, *(s.values() for s in states)))
+    same_codes = before.low_bit.keys() == after.low_bit.keys() and all(
+        weight is after.low_bit[name] for name, weight in before.low_bit.items()
+    )
+    return not (same_weights and same_codes)

@@ -6,17 +6,21 @@ import dataclasses
 import importlib
 import json
 import re
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
 from runtimes.errors import BadInput
-from runtimes.records import from_json
 
 if TYPE_CHECKING:
-    from exporter.compression.model import Context, Model, PassReport
+    from exporter.compression.model import Model, PassReport
+    from exporter.training.context import Context
 
 
 @dataclass(frozen=True)
@@ -57,32 +61,109 @@ class Recipe:
 NO_RECIPE = Recipe()
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What one setting of a pass may be, as its type declares it: for messages, for the documentation, for a search.
+
+    `kind` is "int", "float", "bool", "str", "list" or "dict". A number lies from `low` to `high`, which it reaches
+    unless they are open; `choices` are all values there are (of a list or a dict: all that an element may be).
+    """
+
+    name: str
+    kind: str
+    default: Any
+    optional: bool = False
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    choices: tuple[Any, ...] = ()
+    description: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """The same in words, to go after "give"."""
+        if self.description:
+            words = self.description
+        elif self.choices:
+            words = f"{'some' if self.kind == 'list' else 'one'} of {', '.join(map(str, self.choices))}"
+        elif self.kind == "bool":
+            words = "true or false"
+        else:
+            words = f"a {'whole ' if self.kind == 'int' else ''}number {self._bounds()}"
+        return f"{words}, or null" if self.optional else words
+
+    def _bounds(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+        assert self.low is not None, "a number without bounds"
+        return f"above {self.low:g}" if self.low_open else f"of {self.low:g} or more"
+
+
+def settings_of(name: str) -> dict[str, Setting]:
+    """The settings of a pass by their names, in the order of its `Settings`."""
+    return {key: _setting(key, field) for key, field in _kind(name).__pydantic_fields__.items()}
+
+
+def _kind(name: str) -> Any:
+    return importlib.import_module(PASSES[name].module).Settings
+
+
+def _setting(name: str, field: FieldInfo) -> Setting:
+    kinds = [k for k in typing.get_args(field.annotation) if k is not type(None)]
+    optional = typing.get_origin(field.annotation) is types.UnionType
+    kind: Any = kinds[0] if optional else field.annotation
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    values = {tuple: lambda: typing.get_args(arguments[0]), dict: lambda: typing.get_args(arguments[1])}
+    choices = arguments if origin is typing.Literal else values.get(origin, tuple)()
+    bounds = {b: getattr(m, b) for m in field.metadata for b in ("ge", "gt", "le", "lt") if hasattr(m, b)}
+    plain = type(choices[0]) if origin is typing.Literal else origin or kind
+    return Setting(
+        name,
+        {tuple: "list"}.get(plain, plain.__name__),
+        field.get_default(call_default_factory=True),
+        optional,
+        bounds.get("ge", bounds.get("gt")),
+        bounds.get("le", bounds.get("lt")),
+        "gt" in bounds,
+        "lt" in bounds,
+        choices,
+        field.description or "",
+    )
+
+
 def step(name: str, settings: Mapping[str, Any], where: str) -> Step:
     """A step with validated settings; what is not given has the default of the pass.
 
-    Raises BadInput for an unknown pass or setting, or a value out of its range.
+    Raises BadInput for an unknown pass or setting, values out of their ranges, and values that contradict each other.
     """
     if name not in PASSES:
         raise BadInput(f"unknown pass {name!r}", where=where, remedy=f"give one of {', '.join(PASSES)}")
-    kind = importlib.import_module(PASSES[name].module).Settings
-    allowed = {f.name: f for f in dataclasses.fields(kind)}
+    allowed = settings_of(name)
     unknown = [key for key in settings if key not in allowed]
     if unknown:
         raise BadInput(f"{name} has no setting {unknown[0]!r}", where=where, remedy=f"it has {', '.join(allowed)}")
-    types = typing.get_type_hints(kind)
-    values = {key: _setting(types[key], value, f"{name}.{key}", where) for key, value in settings.items()}
+    where = f"{where}: {name}"
     try:
-        return Step(name, kind(**values))
-    except BadInput as error:
-        place = f"{where}: {error.where}" if error.where else where
-        raise BadInput(error.what, where=place, remedy=error.remedy) from error
+        return Step(name, _kind(name)(**settings))
+    except ValidationError as error:
+        raise _out_of_range(error, allowed, where) from error
+    except BadInput as error:  # two settings that do not go together
+        raise BadInput(error.what, where=where, remedy=error.remedy) from error
 
 
-def _setting(kind: Any, value: Any, name: str, where: str) -> Any:
-    try:
-        return from_json(kind, value)
-    except BadInput as error:
-        raise BadInput(f"{name}: {error.what}", where=where, remedy="see docs/recipes.md") from error
+def _out_of_range(error: ValidationError, allowed: Mapping[str, Setting], where: str) -> BadInput:
+    """All values that are out of their ranges, and the ranges, in one line."""
+    wrong: dict[str, str] = {}
+    for found in error.errors(include_url=False):
+        name, *places = found["loc"]
+        place = "".join(f" of {p!r}" if isinstance(p, str) else f"[{p}]" for p in places if p != "[key]")
+        wrong.setdefault(str(name), f"{name}{place} is {found['input']!r:.60}")
+    if len(wrong) == 1:
+        ((name, what),) = wrong.items()
+        return BadInput(what, where=where, remedy=f"give {allowed[name].allowed}")
+    remedy = "; ".join(f"{name}: {allowed[name].allowed}" for name in wrong)
+    return BadInput(", ".join(wrong.values()), where=where, remedy=f"give {remedy}")
 
 
 def check_order(recipe: Recipe, where: str) -> None:

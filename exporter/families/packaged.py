@@ -1,4 +1,4 @@
-"""The Source of a model of the zoo whose weights lie in a file here."""
+"""The Source of a zoo model whose weights lie beside this file."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from exporter.modules.weight_uses import Use, watched_weights
 from exporter.tracing.flat_module import FlatModule
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+Foldable = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def fold_batch_norms(flat: FlatModule, keep: Collection[str] = ()) -> FlatModule:
@@ -33,7 +33,7 @@ def fold_batch_norms(flat: FlatModule, keep: Collection[str] = ()) -> FlatModule
     for name, norm in _pairs(folded):
         owner, _, attribute = name.rpartition(".")
         layer = folded.module.get_submodule(owner)
-        if attribute != "weight" or name in keep or not isinstance(layer, Layer):
+        if attribute != "weight" or name in keep or not isinstance(layer, Foldable):
             continue
         _fold(layer, norm)
         _replace(folded.module, norm)
@@ -98,7 +98,7 @@ def _foldable(norm: _BatchNorm, weight: Tensor, output: Tensor) -> bool:
     return fixed and output.ndim == weight.ndim and norm.num_features == len(weight) == output.shape[1]
 
 
-def _fold(layer: Layer, norm: _BatchNorm) -> None:
+def _fold(layer: Foldable, norm: _BatchNorm) -> None:
     assert norm.running_mean is not None and norm.running_var is not None
     trained = layer.weight.requires_grad
     weight, bias = fuse_conv_bn_weights(

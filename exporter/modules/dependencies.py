@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.modules.structure import HEAD_COUNTS, HEAD_WIDTHS, Cut, Group, masked, sliced
+from exporter.modules.structure import HEAD_COUNTS, HEAD_WIDTHS, TRANSPOSED, Cut, Group, masked, sliced
 from exporter.modules.weight_uses import weight_uses
 from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
 CUT = (nn.Linear, *CONVOLUTIONS, *NORMS, nn.PReLU, nn.Embedding, nn.Parameter)
 """What can be cut; a group that reaches another kind of layer with weights stays whole."""
@@ -85,8 +85,9 @@ def _starting_at_outputs(flat: FlatModule, graph: Any) -> list[tuple[str, Member
         if module not in graph.module2node or id(module) in visited:
             continue
         start = graph.get_pruner_of_module(module).prune_out_channels
+        outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         members: Members = []
-        for item in graph.get_pruning_group(module, start, list(range(len(module.weight)))).items:
+        for item in graph.get_pruning_group(module, start, list(range(outputs))).items:
             side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
             members.append((item.dep.target.module, side, item.idxs, item.root_idxs))
         visited |= {id(m) for m, side, _, _ in members if side == "out"}

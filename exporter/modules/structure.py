@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from exporter.tracing.flat_module import FlatModule, Tensors
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 HEAD_WIDTHS = ("head_width", "head_dim", "head_size", "attention_head_size", "dim_head")
 HEAD_COUNTS = ("num_heads", "heads", "n_heads", "num_attention_heads")
 ALL_HEADS_WIDTHS = ("all_head_size", "attn_dim", "inner_dim", "embed_dim", "dim")
@@ -144,10 +145,15 @@ def masked(flat: FlatModule, removal: Removal) -> FlatModule:
         module = silent.module.get_submodule(name) if side != "parameter" else None
         if side == "in" and module is not None:
             with torch.no_grad():
-                module.get_parameter("weight")[:, sorted(indices)] = 0.0
+                module.get_parameter("weight").index_fill_(input_axis(module), torch.tensor(sorted(indices)), 0.0)
         elif isinstance(module, nn.LayerNorm):
             module.register_forward_hook(_normalize_the_others(_kept(module.normalized_shape[-1], indices)))
     return silent
+
+
+def input_axis(layer: nn.Module) -> int:
+    """The axis of a layer's weight that counts its inputs: `[out, in, ...]`, of a transposed convolution the other."""
+    return 0 if isinstance(layer, TRANSPOSED) and layer.groups == 1 else 1
 
 
 def with_hooks(flat: FlatModule, hooks: Mapping[str, Callable[..., None]], inputs: Tensors | None = None) -> None:

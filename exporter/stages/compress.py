@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.tasks.task import Task
 from exporter.compression.analysis.emulation import emulated, quantization_noise
-from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.model import Model, PassReport
 from exporter.compression.recipe import Recipe, Step, apply
 from exporter.lowering.representation import representation
 from exporter.lowering.target import TARGETS
@@ -22,6 +22,7 @@ from exporter.sources.inputs import reference
 from exporter.stages.snapshot import ORIGINAL, PROGRAM, STOP, Snapshot, TargetNeeds, folder_of
 from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.tracing.program import DynamicAxis, check_operations, operations, save_program, trace
+from exporter.training.context import Context
 from runtimes.bundle import GOLDEN
 from runtimes.errors import PocketshipError
 from runtimes.golden import Golden, write_golden

@@ -20,7 +20,6 @@ from benchmarks.results.stats import wilson
 from benchmarks.tasks import load_task
 from benchmarks.tasks.scores import score_outputs
 from benchmarks.tasks.task import Score, Split, Task
-from exporter.compression.model import Context
 from exporter.families import ZOO
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.families.packaged import WEIGHTS
@@ -28,7 +27,10 @@ from exporter.families.series import MIXERS, mixer
 from exporter.load import load
 from exporter.sources.source import SourceOptions
 from exporter.tracing.flat_module import FlatModule
-from exporter.training.loop import TrainingSettings, batches, label_loss, mean_loss, train
+from exporter.training.batches import batches
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, train
+from exporter.training.losses import label_loss, mean_loss
 
 SERIES = tuple(MIXERS)
 

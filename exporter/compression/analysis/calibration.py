@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from exporter.low_bit.weight import Range
 from exporter.modules.weight_uses import Use, watched_weights
 from exporter.sources.inputs import reference
 from exporter.tracing.flat_module import FlatModule
-from exporter.training.loop import batches
+from exporter.training.batches import batches
 from runtimes.errors import BadInput
 
-METHODS = ("min-max", "percentile", "entropy")
+Method = Literal["min-max", "percentile", "entropy"]
 BATCH = 32
 PERCENTILE_BINS = 2**16
 SIDE_LEVELS = 128
@@ -38,7 +39,7 @@ class Place:
 def calibrate(
     flat: FlatModule,
     split_inputs: Arrays,
-    method: str = "min-max",
+    method: Method = "min-max",
     percentile: float = 99.99,
     limit: int | None = None,
     weights: Collection[str] | None = None,
@@ -66,8 +67,8 @@ def calibrate(
         extremes[place] = Range(float(np.minimum(low, known.low)), float(np.maximum(high, known.high)))  # NaN stays
 
     _observe(flat, split, weights, widen)
-    for place, reach in extremes.items():
-        _check_varies(place, reach)
+    for place, extent in extremes.items():
+        _check_varies(place, extent)
     ranges = extremes if method == "min-max" else _by_histogram(flat, split, weights, extremes, method, percentile)
     with_zero = {place: Range(min(0.0, r.low), max(0.0, r.high)) for place, r in ranges.items()}
     return {p.weight: (with_zero[p], with_zero[Place(p.weight, inputs=False)]) for p in ranges if p.inputs}
@@ -86,16 +87,16 @@ def _checked(inputs: Arrays, limit: int | None) -> Split:
     return split
 
 
-def _check_varies(place: Place, reach: Range) -> None:
-    if not np.isfinite([reach.low, reach.high]).all():
+def _check_varies(place: Place, extent: Range) -> None:
+    if not np.isfinite([extent.low, extent.high]).all():
         raise BadInput(
             f"layer {place.weight} computes NaN or infinity",
             where=WHERE,
             remedy="mend the model, or leave the layer out with layers_out",
         )
-    if place.inputs and reach.low == reach.high:
+    if place.inputs and extent.low == extent.high:
         raise BadInput(
-            f"the input of layer {place.weight} is {reach.low:g} in every sample",
+            f"the input of layer {place.weight} is {extent.low:g} in every sample",
             where=WHERE,
             remedy="give data on which it varies, or leave the layer out with layers_out",
         )
@@ -136,38 +137,38 @@ def _by_histogram(
     counts: dict[Place, np.ndarray] = {}
 
     def count(place: Place, value: Tensor) -> None:
-        reach, value = extremes[place], value.float()
+        extent, value = extremes[place], value.float()
         if method == "percentile":
-            found = torch.histc(value, PERCENTILE_BINS, reach.low, reach.high)
+            found = torch.histc(value, PERCENTILE_BINS, extent.low, extent.high)
         else:
-            bins = BINS_A_LEVEL * _levels(reach)
-            found = torch.histc(value[value != 0].abs(), bins, 0.0, max(-reach.low, reach.high))
+            bins = BINS_A_LEVEL * _levels(extent)
+            found = torch.histc(value[value != 0].abs(), bins, 0.0, max(-extent.low, extent.high))
         counts[place] = counts.get(place, 0) + found.double().numpy()
 
     _observe(flat, split, weights, count)
     if method == "percentile":
-        return {place: _percentile_range(counts[place], reach, percentile) for place, reach in extremes.items()}
-    return {place: _entropy_range(counts[place], reach) for place, reach in extremes.items()}
+        return {place: _percentile_range(counts[place], extent, percentile) for place, extent in extremes.items()}
+    return {place: _entropy_range(counts[place], extent) for place, extent in extremes.items()}
 
 
-def _percentile_range(counts: np.ndarray, reach: Range, percentile: float) -> Range:
-    """`counts` in equal bins from `reach.low` to `reach.high`."""
-    edges = np.linspace(reach.low, reach.high, len(counts) + 1)
+def _percentile_range(counts: np.ndarray, extent: Range, percentile: float) -> Range:
+    """`counts` in equal bins from `extent.low` to `extent.high`."""
+    edges = np.linspace(extent.low, extent.high, len(counts) + 1)
     below = np.concatenate([[0.0], np.cumsum(counts)]) / max(1.0, counts.sum())
     cut = (1.0 - percentile / 100.0) / 2.0
     low, high = np.interp([cut, 1.0 - cut], below, edges)
     return Range(float(low), float(high))
 
 
-def _entropy_range(counts: np.ndarray, reach: Range) -> Range:
+def _entropy_range(counts: np.ndarray, extent: Range) -> Range:
     """`counts` of the magnitudes of the values other than zero, in equal bins from 0 to the largest."""
-    largest = max(-reach.low, reach.high)
-    threshold = largest * entropy_threshold(counts, _levels(reach)) / len(counts)
-    return Range(max(reach.low, -threshold), min(reach.high, threshold))
+    largest = max(-extent.low, extent.high)
+    threshold = largest * entropy_threshold(counts, _levels(extent)) / len(counts)
+    return Range(max(extent.low, -threshold), min(extent.high, threshold))
 
 
-def _levels(reach: Range) -> int:
-    return SIDE_LEVELS if reach.low < 0.0 < reach.high else 2 * SIDE_LEVELS
+def _levels(extent: Range) -> int:
+    return SIDE_LEVELS if extent.low < 0.0 < extent.high else 2 * SIDE_LEVELS
 
 
 def entropy_threshold(counts: np.ndarray, levels: int = SIDE_LEVELS) -> int:

@@ -45,9 +45,9 @@ def emulated(flat: FlatModule, low_bit: LowBit, rounding: Rounding = torch.round
         layer = low_bit.get(use.name)
         if layer is None or layer.activations == "float" or use.kind == "embedding":
             return value, weight
-        reach = layer.inputs if layer.activations == "static" else range_of(value)
-        assert reach is not None, use.name
-        return quantized(value, grid_of(reach), rounding), weight
+        extent = layer.inputs if layer.activations == "static" else range_of(value)
+        assert extent is not None, use.name
+        return quantized(value, grid_of(extent), rounding), weight
 
     def after(use: Use, output: Tensor) -> Tensor:
         layer = low_bit.get(use.name)

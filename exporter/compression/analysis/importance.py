@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.compression.model import Context
-from exporter.modules.structure import Block, Cut, Group, first_tensor, path_of, with_hooks
+from exporter.modules.structure import TRANSPOSED, Block, Cut, Group, first_tensor, input_axis, path_of, with_hooks
 from exporter.modules.weight_uses import Use, watched_weights
 from exporter.tracing.flat_module import FlatModule, Tensors
-from exporter.training.loop import batches
+from exporter.training.batches import batches
+from exporter.training.context import Context
 
 BATCH = 32
-MAKERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+MAKERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 
 def unit_importance(
@@ -82,7 +82,8 @@ def _weight_norms(flat: FlatModule, group: Group) -> Tensor:
 def _norms(flat: FlatModule, part: Cut, size: int) -> Tensor:
     """The L2 norm of each unit's weights in one layer."""
     layer = flat.module.get_submodule(part.name)
-    axis = 1 if part.side == "in" or isinstance(layer, nn.Embedding) else 0
+    read = input_axis(layer)
+    axis = read if part.side == "in" or isinstance(layer, nn.Embedding) else 1 - read
     weight = flat.module.get_parameter(f"{part.name}.weight").detach().double()
     squares = weight.movedim(axis, 0).flatten(1).square().sum(1)
     return _by_unit(squares, part, size).sqrt()
@@ -106,7 +107,7 @@ def _activation_squares(
     found: dict[tuple[int, str], Tensor] = {}
 
     def see(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        last = value.movedim(1, -1) if use.kind == "conv" else value
+        last = value.movedim(1, -1) if use.kind.startswith("conv") else value
         for i, reader in readers.get(use.name, ()):
             norms = _by_unit(last.double().square(), reader, groups[i].size).sqrt()  # [batch, ..., units]
             means = norms.reshape(len(norms), -1, groups[i].size).mean(1)

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from benchmarks.tasks.task import Split, Task
 from exporter.compression.analysis.emulation import signal_to_noise_db
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.low_bit.codes import best_clip, quantize_weight, ternarize
 from exporter.low_bit.weight import LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import weight_uses
+from exporter.modules.weight_uses import uses_to_round
 from exporter.sources.inputs import reference
 from exporter.tracing.flat_module import FlatModule, Tensors
-from exporter.training.loop import batches
+from exporter.training.batches import batches
+from exporter.training.context import Context
 
 BATCH = 32
 SAMPLES = 64
@@ -58,7 +59,7 @@ def sensitivities(
     inputs = [batch for batch, _ in batches(flat, split, BATCH)] if split else [flat.example]
     exact = _outputs(flat, inputs)
     parameters = dict(flat.module.named_parameters())
-    uses = {name: used for name, used in weight_uses(flat).items() if name not in model.low_bit}
+    uses = uses_to_round(flat, model.low_bit)
     found = []
     for done, (name, used) in enumerate(uses.items()):
         context.progress("sensitivity", done, len(uses))

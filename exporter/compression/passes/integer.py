@@ -7,24 +7,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.tasks.task import Task
-from exporter.compression.analysis.calibration import METHODS, calibrate
+from exporter.compression.analysis.calibration import Method, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
-from exporter.compression.model import Context, Model, PassReport
-from exporter.compression.passes import distill
+from exporter.compression.model import Model, PassReport, differs
 from exporter.low_bit.codes import Layer, along, best_clip, channel_scale, low_bit_weight, nearest_codes
 from exporter.low_bit.weight import LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import Use, left_out, watched_weights, weight_uses
+from exporter.modules.structure import TRANSPOSED
+from exporter.modules.weight_uses import Use, left_out, uses_to_round, watched_weights
 from exporter.sources.inputs import reference
 from exporter.tracing.flat_module import FlatModule
-from exporter.training.loop import TrainingSettings, batches, label_loss, summary, train
+from exporter.training import distillation
+from exporter.training.batches import batches
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, summary, train
+from exporter.training.losses import label_loss
+from exporter.training.settings import CHECKED, Count, CountOrZero, Patterns, ProperShare
 from runtimes.errors import BadInput
 
 NAME = "quantize"
@@ -37,7 +45,7 @@ small ones, and its other layers 28 or more, which add up to 20. A dynamic range
 TRIAL_SAMPLES = 8
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=CHECKED)
 class Settings:
     """Bits (8 or 4) of linear layers, embeddings and convolutions, grouped ones always 8; and of their activations.
 
@@ -51,42 +59,19 @@ class Settings:
     the layers or weights that stay float.
     """
 
-    bits: int = 8
-    embedding_bits: int = 8
-    conv_bits: int = 8
-    activations: str = "auto"
-    calibration: str = "min-max"
-    percentile: float = 99.99
-    samples: int = 256
+    bits: Literal[8, 4] = 8
+    embedding_bits: Literal[8, 4] = 8
+    conv_bits: Literal[8, 4] = 8
+    activations: Literal["auto", "float", "dynamic", "static"] = "auto"
+    calibration: Method = "min-max"
+    percentile: Annotated[float, Field(ge=50, le=100)] = 99.99
+    samples: Count = 256
     clip: bool = True
-    training_epochs: int = 0
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-    loss: str = "teacher"
-    layers_out: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        choices = {
-            "bits": (8, 4),
-            "embedding_bits": (8, 4),
-            "conv_bits": (8, 4),
-            "activations": ("auto", "float", "dynamic", "static"),
-            "calibration": METHODS,
-            "loss": ("teacher", "labels"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise BadInput(f"{name} is {value!r}", where=NAME, remedy=f"give one of {', '.join(map(str, allowed))}")
-        ranges = {
-            "percentile": (50.0 <= self.percentile <= 100.0, "from 50 to 100"),
-            "samples": (self.samples >= 1, "of 1 or more"),
-            "training_epochs": (self.training_epochs >= 0, "of 0 or more"),
-        }
-        for name, (fits, remedy) in ranges.items():
-            if not fits:
-                raise BadInput(f"{name} is {getattr(self, name)}", where=NAME, remedy=f"give a number {remedy}")
-        _ = self.training
+    training_epochs: CountOrZero = 0
+    learning_rate: ProperShare = 1e-4
+    batch_size: Count = 32
+    loss: Literal["teacher", "labels"] = "teacher"
+    layers_out: Patterns = ()
 
     @property
     def training(self) -> TrainingSettings | None:
@@ -105,7 +90,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     Raises BadInput where nothing is left to quantize, a pattern fits no layer, or data is needed or does not serve.
     """
     flat = fold_batch_norms(model.flat, keep=model.low_bit)
-    uses = {name: used for name, used in weight_uses(flat).items() if name not in model.low_bit}
+    uses = uses_to_round(flat, model.low_bit)
     layers = choose_layers(uses, settings, context)
     latent = {n: p.detach().clone() for n, p in flat.module.named_parameters() if n in layers}
     clips = {n: best_clip(latent[n], layer.bits, settings.clip) for n, layer in layers.items()}
@@ -122,7 +107,8 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
         fresh = {n: low_bit_weight(trained[n], layer, clips[n]) for n, layer in layers.items()}
         low_bit = {n: replace(w, codes=fresh[n].codes, scale=fresh[n].scale) for n, w in low_bit.items()}
         _set(flat, _values(low_bit))
-    return Model(flat, {**model.low_bit, **low_bit}), PassReport(NAME, asdict(settings), notes)
+    quantized = Model(flat, {**model.low_bit, **low_bit})
+    return quantized, PassReport(NAME, asdict(settings), differs(model, quantized), notes)
 
 
 def choose_layers(uses: Mapping[str, tuple[Use, ...]], settings: Settings, context: Context) -> dict[str, Layer]:
@@ -239,7 +225,7 @@ def _train(
 
     fixed = [p for n, p in flat.module.named_parameters() if n in low_bit and n not in clips and p.requires_grad]
     labels = loss == "labels"
-    minimized = label_loss(context) if labels else distill.distillation_loss(distill.Settings(), context)
+    minimized = label_loss(context) if labels else distillation.distillation_loss(distillation.Settings(), context)
     for parameter in fixed:
         parameter.requires_grad_(False)
     try:
@@ -279,12 +265,14 @@ def _notes(
     grouped = [n for n in layers if any(use.groups > 1 for use in uses[n]) and settings.conv_bits < layers[n].bits]
     tied = [n for n in layers if {use.kind for use in uses[n]} > {"embedding"}]
     seen = {*uses, *before.low_bit}
-    unseen = [n for n, p in flat.module.named_parameters() if p.ndim > 1 and n not in seen]
+    other = [n for n, p in flat.module.named_parameters() if p.ndim > 1 and n not in seen]
+    transposed = [n for n in other if isinstance(flat.module.get_submodule(n.rpartition(".")[0]), TRANSPOSED)]
     for what, names in (
         ("grouped convolutions stay int8", grouped),
         ("of an embedding and a linear layer, whose activations stay float", tied),
         ("left out", [n for n in uses if n not in layers]),
-        ("used in no linear layer, convolution or embedding, stay float", unseen),
+        ("transposed convolutions stay float", transposed),
+        ("used in no linear layer, convolution or embedding, stay float", [n for n in other if n not in transposed]),
     ):
         if names:
             rest = f" and {len(names) - NAMED_IN_A_NOTE} more" if len(names) > NAMED_IN_A_NOTE else ""

@@ -8,31 +8,34 @@ the loss says of it.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import cast
+from dataclasses import asdict
+from typing import Annotated, Literal, cast
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from benchmarks.tasks.task import Task
-from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.modules.weight_uses import left_out, weight_uses
 from exporter.tracing.flat_module import FlatModule, Tensors
-from exporter.training.loop import batches, class_output, label_loss
+from exporter.training.batches import batches
+from exporter.training.context import Context
+from exporter.training.losses import class_output, label_loss
+from exporter.training.settings import CHECKED, Count, Patterns
 from runtimes.errors import BadInput
 
 NAME = "low-rank"
-Layer = nn.Linear | nn.Conv2d
+Factorable = nn.Linear | nn.Conv2d
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-METHODS = ("svd", "fwsvd")
 LEAST_FISHER = 1e-6
 """Of the largest: an input that the loss never felt keeps this weight, so that dividing by it stays possible."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Settings:
     """How a weight is factored, and to which rank: by `ratio` unless `rank` or `energy` is given.
 
@@ -42,28 +45,18 @@ class Settings:
     in PELA. "fwsvd" looks at the first `samples` samples of the train split.
     """
 
-    method: str = "svd"
-    ratio: float = 3.0
-    rank: int | None = None
-    energy: float | None = None
+    method: Literal["svd", "fwsvd"] = "svd"
+    ratio: Annotated[float, Field(gt=1)] = 3.0
+    rank: Annotated[int | None, Field(ge=1)] = None
+    energy: Annotated[float | None, Field(gt=0, lt=1)] = None
     pointwise: bool = False
-    smallest_out: int = 10
-    samples: int = 128
-    layers_out: tuple[str, ...] = ()
+    smallest_out: Count = 10
+    samples: Count = 128
+    layers_out: Patterns = ()
 
     def __post_init__(self) -> None:
-        refusals = (
-            (self.method not in METHODS, f"method is {self.method!r}", f"give {' or '.join(METHODS)}"),
-            (not 1 < self.ratio < math.inf, f"ratio is {self.ratio}", "give a number above 1, by which layers shrink"),
-            (self.rank is not None and self.rank < 1, f"rank is {self.rank}", "give 1 or more"),
-            (self.energy is not None and not 0 < self.energy < 1, f"energy is {self.energy}", "give a share in (0, 1)"),
-            (self.rank is not None and self.energy is not None, "rank and energy are both given", "give one of them"),
-            (self.smallest_out < 1, f"smallest_out is {self.smallest_out}", "give 1 or more"),
-            (self.samples < 1, f"samples is {self.samples}", "give 1 or more"),
-        )
-        for refused, what, remedy in refusals:
-            if refused:
-                raise BadInput(what, where=NAME, remedy=remedy)
+        if self.rank is not None and self.energy is not None:
+            raise BadInput("rank and energy are both given", remedy="give one of them")
 
 
 def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, PassReport]:
@@ -95,7 +88,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
             remedy="give a larger ratio, a lower rank or less energy, or leave the pass out",
         )
     done = f"{smaller} layers factored: {before:,} parameters became {_parameters(flat):,}"
-    return factored, PassReport(NAME, asdict(settings), (done, *notes))
+    return factored, PassReport(NAME, asdict(settings), differs(model, factored), (done, *notes))
 
 
 def pela_rank(in_features: int, out_features: int, ratio: float) -> int:
@@ -128,7 +121,7 @@ def weighted_svd(weight: Tensor, fisher: Tensor | None = None) -> tuple[Tensor, 
     return u, s, (vt / d).T
 
 
-def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], list[str]]:
+def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Factorable], list[str]]:
     """The layers to factor by their weight's name, and notes on those that stay.
 
     Those stay that share their weight, have few outputs, or are not called as a module of their own: what reads a
@@ -136,18 +129,20 @@ def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], 
     `layers_out` fits no layer.
     """
     uses = weight_uses(flat)
-    asked = left_out(tuple(uses), settings.layers_out, NAME)
+    excluded = left_out(tuple(uses), settings.layers_out, NAME)
     homes = Counter(id(p) for _, p in flat.module.named_parameters(remove_duplicate=False))
     calls = _calls(flat)
-    found: dict[str, Layer] = {}
+    found: dict[str, Factorable] = {}
     notes = []
     for name, used in uses.items():
         weight, owner = flat.module.get_parameter(name), flat.get_submodule(_path(name))
         kinds = {use.kind for use in used}
         pointwise = settings.pointwise and weight[0, 0].numel() == 1 and used[0].groups == 1
-        if "linear" not in kinds and not (kinds == {"conv"} and pointwise):
+        if "linear" not in kinds and not (kinds & {"conv", "conv_transpose"} and pointwise):
             continue
-        if name in asked:
+        if "conv_transpose" in kinds:
+            notes.append(f"left whole: {name}, a transposed convolution")
+        elif name in excluded:
             notes.append(f"left whole: {name}, as asked")
         elif homes[id(weight)] > 1 or len(kinds) > 1:
             notes.append(f"left whole: {name}, which is shared")
@@ -156,7 +151,7 @@ def candidates(flat: FlatModule, settings: Settings) -> tuple[dict[str, Layer], 
         elif type(owner) not in (nn.Linear, nn.Conv2d) or calls[owner] != len(used) or _of_torch(flat, name):
             notes.append(f"left whole: {name}, which another module than a plain layer reads")
         else:
-            found[name] = cast(Layer, owner)
+            found[name] = cast(Factorable, owner)
     return found, notes
 
 
@@ -225,11 +220,11 @@ def _rank(singular: Tensor, in_features: int, out_features: int, settings: Setti
     return settings.rank or pela_rank(in_features, out_features, settings.ratio)
 
 
-def _two_layers(layer: Layer, u: Tensor, s: Tensor, v: Tensor) -> nn.Sequential:
+def _two_layers(layer: Factorable, u: Tensor, s: Tensor, v: Tensor) -> nn.Sequential:
     """diag(sqrt(S)) V^T, then U diag(sqrt(S)) with the bias: the roots on both sides, as in PELA."""
     rank, bias = len(s), layer.bias is not None
-    down: Layer
-    up: Layer
+    down: Factorable
+    up: Factorable
     if isinstance(layer, nn.Linear):
         down = nn.Linear(len(v), rank, bias=False, device="meta")
         up = nn.Linear(rank, len(u), bias=bias, device="meta")

@@ -11,23 +11,30 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
-from exporter.compression.model import Context, Model, PassReport
-from exporter.modules.weight_uses import left_out, weight_uses
+from exporter.compression.model import Model, PassReport, differs
+from exporter.modules.weight_uses import left_out, output_first, weight_uses
 from exporter.tracing.flat_module import FlatModule
-from exporter.training.loop import TrainingReport, TrainingSettings, label_loss, mean_loss, summary, train
+from exporter.training.context import Context
+from exporter.training.loop import TrainingReport, TrainingSettings, summary, train
+from exporter.training.losses import label_loss, mean_loss
+from exporter.training.settings import CHECKED, Count, CountOrZero, Patterns, ProperShare, ShareBelowOne
 from runtimes.errors import BadInput
 
 NAME = "prune"
-SCHEDULES = ("one-shot", "cubic")
 KEPT_OF = re.compile(r"([1-9]\d*):([1-9]\d*)")
 BLOCK = re.compile(r"([1-9]\d*)x([1-9]\d*)")
+PATTERNS = "unstructured, 2:4 (2 of 4 stay) or 4x1 (outputs x inputs)"
+Pattern = Annotated[str, Field(pattern=r"^(unstructured|[1-9]\d*[:x][1-9]\d*)$", description=PATTERNS)]
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=CHECKED)
 class Settings:
     """What share of each weight becomes zero, in which pattern, and how it gets there.
 
@@ -38,51 +45,59 @@ class Settings:
     the layers or weights that stay whole; so do embeddings, unless `embeddings` is set.
     """
 
-    sparsity: float = 0.5
-    pattern: str = "unstructured"
-    schedule: str = "one-shot"
-    initial: float = 0.0
-    begin: float = 0.25
-    end: float = 0.75
-    frequency: int = 10
-    epochs: int = 0
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-    layers_out: tuple[str, ...] = ()
+    sparsity: ShareBelowOne = 0.5
+    pattern: Pattern = "unstructured"
+    schedule: Literal["one-shot", "cubic"] = "one-shot"
+    initial: ShareBelowOne = 0.0
+    begin: ShareBelowOne = 0.25
+    end: ProperShare = 0.75
+    frequency: Count = 10
+    epochs: CountOrZero = 0
+    learning_rate: ProperShare = 1e-3
+    batch_size: Count = 32
+    layers_out: Patterns = ()
     embeddings: bool = False
 
     def __post_init__(self) -> None:
         kept_of = KEPT_OF.fullmatch(self.pattern)
-        n, m = map(int, kept_of.groups()) if kept_of else (0, 1)
-        known = self.pattern == "unstructured" or BLOCK.fullmatch(self.pattern) or 0 < n < m
+        kept, of = map(int, kept_of.groups()) if kept_of else (0, 1)
         refusals = (
-            (not 0 <= self.sparsity < 1, f"sparsity is {self.sparsity}", "give a share in [0, 1)"),
+            (kept >= of, f"pattern is {self.pattern!r}", f"give {PATTERNS}"),
             (
-                not known,
-                f"pattern is {self.pattern!r}",
-                "give unstructured, 2:4 (2 of 4 stay) or 4x1 (outputs x inputs)",
-            ),
-            (
-                n and abs(self.sparsity - (1 - n / m)) > 1e-6,
+                kept and abs(self.sparsity - (1 - kept / of)) > 1e-6,
                 f"the pattern {self.pattern} and a sparsity of {self.sparsity}",
-                f"set sparsity to {1 - n / m:.4g}",
+                f"set sparsity to {1 - kept / of:.4g}",
             ),
-            (self.schedule not in SCHEDULES, f"schedule is {self.schedule!r}", f"give {' or '.join(SCHEDULES)}"),
-            (not 0 <= self.initial <= self.sparsity, f"initial is {self.initial}", "give a share in [0, sparsity]"),
-            (not 0 <= self.begin < self.end < 1, f"begin is {self.begin}, end {self.end}", "give 0 <= begin < end < 1"),
-            (self.frequency < 1, f"frequency is {self.frequency}", "give 1 step or more"),
-            (self.epochs < 0, f"epochs is {self.epochs}", "give 0 (no fine-tuning) or more"),
+            (self.initial > self.sparsity, f"initial is {self.initial}", "give a share in [0, sparsity]"),
+            (self.begin >= self.end, f"begin is {self.begin}, end {self.end}", "give 0 <= begin < end < 1"),
             (self.schedule == "cubic" and self.epochs == 0, "a cubic schedule without training", "set epochs"),
         )
         for refused, what, remedy in refusals:
             if refused:
-                raise BadInput(what, where=NAME, remedy=remedy)
-        if self.epochs:
-            self.training()
+                raise BadInput(what, remedy=remedy)
 
     def training(self) -> TrainingSettings:
         """The fine-tuning's settings; without weight decay, which would choose the weights to prune."""
         return TrainingSettings(self.epochs, self.learning_rate, self.batch_size, weight_decay=0.0)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight to prune; `transposed_groups` are the groups of the transposed convolution that has it, 0 of others."""
+
+    parameter: nn.Parameter
+    transposed_groups: int = 0
+
+    @property
+    def rows(self) -> Tensor:
+        """Its values `[out, in / groups, ...]`, whatever its layout."""
+        groups = self.transposed_groups
+        return output_first(self.parameter.detach(), groups) if groups else self.parameter.detach()
+
+    def mask(self, sparsity: float, pattern: str) -> Tensor:
+        """True where it stays, of the parameter's own shape."""
+        mask = prune_mask(self.rows, sparsity, pattern)
+        return output_first(mask, self.transposed_groups) if self.transposed_groups else mask
 
 
 def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, PassReport]:
@@ -96,12 +111,14 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     pruned = model.copy()
     chosen, notes = choose(pruned.flat, settings)
     for name, weight in chosen.items():
-        _check_not_emptied(name, weight, settings)
+        _check_not_emptied(name, weight.parameter, settings)
     report = _fine_tune(pruned.flat, chosen, settings, context) if settings.epochs else None
     prune(chosen, settings.sparsity, settings.pattern)
-    zeros, total = sum(int((w == 0).sum()) for w in chosen.values()), sum(w.numel() for w in chosen.values())
+    parameters = [weight.parameter for weight in chosen.values()]
+    zeros, total = sum(int((p == 0).sum()) for p in parameters), sum(p.numel() for p in parameters)
     done = f"{zeros / total:.1%} of {total:,} weights in {len(chosen)} layers are zero"
-    return pruned, PassReport(NAME, asdict(settings), (done, *_training_notes(report), *notes))
+    notes = (done, *_training_notes(report), *notes)
+    return pruned, PassReport(NAME, asdict(settings), differs(model, pruned), notes)
 
 
 def cubic_sparsity(initial: float, final: float, progress: float) -> float:
@@ -136,15 +153,15 @@ def prune_mask(weight: Tensor, sparsity: float, pattern: str) -> Tensor:
 
 
 @torch.no_grad()
-def prune(weights: Mapping[str, Tensor], sparsity: float, pattern: str) -> dict[str, Tensor]:
+def prune(weights: Mapping[str, Weight], sparsity: float, pattern: str) -> dict[str, Tensor]:
     """Set the smallest weights to zero in place; the masks of what stays, by name."""
-    masks = {name: prune_mask(weight, sparsity, pattern) for name, weight in weights.items()}
+    masks = {name: weight.mask(sparsity, pattern) for name, weight in weights.items()}
     for name, weight in weights.items():
-        weight.mul_(masks[name])
+        weight.parameter.mul_(masks[name])
     return masks
 
 
-def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, nn.Parameter], tuple[str, ...]]:
+def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, Weight], tuple[str, ...]]:
     """The weights to prune by name, and notes on those left whole; one that two layers share counts once.
 
     A weight that is used as an embedding too is an embedding. Raises BadInput where a pattern in `layers_out` fits no
@@ -152,18 +169,19 @@ def choose(flat: FlatModule, settings: Settings) -> tuple[dict[str, nn.Parameter
     """
     parameters = dict(flat.module.named_parameters())
     uses = weight_uses(flat)
-    asked = left_out(tuple(uses), settings.layers_out, NAME)
+    excluded = left_out(tuple(uses), settings.layers_out, NAME)
     chosen, notes = {}, []
     for name, used in uses.items():
-        shape = list(parameters[name].shape)
-        if name in asked:
+        weight = Weight(parameters[name], used[0].groups if used[0].kind == "conv_transpose" else 0)
+        shape = list(weight.rows.shape)
+        if name in excluded:
             notes.append(f"left whole: {name}, as asked")
         elif not settings.embeddings and any(use.kind == "embedding" for use in used):
             notes.append(f"left whole: {name}, an embedding")
         elif not _divides(settings.pattern, shape):
             notes.append(f"left whole: {name} {shape}, which {settings.pattern} does not divide")
         else:
-            chosen[name] = parameters[name]
+            chosen[name] = weight
     if not chosen:
         raise BadInput(
             f"no weight can be pruned in the pattern {settings.pattern} ({'; '.join(notes) or 'the model has none'})",
@@ -197,7 +215,7 @@ def _check_not_emptied(name: str, weight: Tensor, settings: Settings) -> None:
         )
 
 
-def _fine_tune(flat: FlatModule, weights: Mapping[str, Tensor], settings: Settings, context: Context) -> TrainingReport:
+def _fine_tune(flat: FlatModule, weights: Mapping[str, Weight], settings: Settings, context: Context) -> TrainingReport:
     """Train with the zeros held; a state short of the wanted sparsity is none to keep, unless there is no other."""
     cubic = settings.schedule == "cubic"
     loss, reached = label_loss(context), not cubic
@@ -213,7 +231,7 @@ def _fine_tune(flat: FlatModule, weights: Mapping[str, Tensor], settings: Settin
     @torch.no_grad()
     def after_step(done: int, total: int) -> None:
         for name, mask in masks.items():
-            weights[name].mul_(mask)
+            weights[name].parameter.mul_(mask)
 
     return train(
         flat,

@@ -13,21 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from exporter.compression.analysis.importance import block_influence, unit_importance
-from exporter.compression.model import Context, Model, PassReport
+from exporter.compression.model import Model, PassReport, differs
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, Group, find_blocks, path_of, sliced, without_blocks
 from exporter.modules.weight_uses import multiply_adds
 from exporter.tracing.flat_module import FlatModule
+from exporter.training.context import Context
+from exporter.training.settings import CHECKED, Count, Patterns, ProperShare
 from runtimes.errors import BadInput
 
 NAME = "prune-structured"
-WHAT = ("channels", "heads", "neurons", "layers")
-IMPORTANCES = ("auto", "contribution", "activation", "weights")
+What = Literal["channels", "heads", "neurons", "layers"]
 SEARCH_STEPS = 16
 CLOSE_ENOUGH = 0.005
 """Of all multiply-adds: the search ends there."""
@@ -37,7 +41,7 @@ MORE = "give more in what, a smaller round_to, or fewer layers_out"
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=CHECKED)
 class Settings:
     """What is removed: the share `flops` of the multiply-adds, by one ratio for all of `what`; or that `ratio` itself.
 
@@ -48,32 +52,13 @@ class Settings:
     are patterns (as of a shell) of layers that keep their size, and of blocks that stay.
     """
 
-    flops: float = 0.5
-    ratio: float | None = None
-    what: tuple[str, ...] = ("channels", "heads", "neurons")
-    importance: str = "auto"
-    round_to: int = 8
-    samples: int = 256
-    layers_out: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        unknown = [word for word in self.what if word not in WHAT]
-        ratio = 0.5 if self.ratio is None else self.ratio
-        refusals = (
-            (not 0 < self.flops < 1, f"flops is {self.flops}", "give the share to remove, in (0, 1)"),
-            (not 0 < ratio < 1, f"ratio is {self.ratio}", "give the share to remove, in (0, 1)"),
-            (bool(unknown) or not self.what, f"what is {list(self.what)}", f"give some of {', '.join(WHAT)}"),
-            (
-                self.importance not in IMPORTANCES,
-                f"importance is {self.importance!r}",
-                f"give {', '.join(IMPORTANCES)}",
-            ),
-            (self.round_to < 1, f"round_to is {self.round_to}", "give 1 (no rounding) or more"),
-            (self.samples < 1, f"samples is {self.samples}", "give 1 or more"),
-        )
-        for refused, what, remedy in refusals:
-            if refused:
-                raise BadInput(what, where=NAME, remedy=remedy)
+    flops: ProperShare = 0.5
+    ratio: Annotated[float | None, Field(gt=0, lt=1)] = None
+    what: Annotated[tuple[What, ...], Field(strict=False, min_length=1)] = ("channels", "heads", "neurons")
+    importance: Literal["auto", "contribution", "activation", "weights"] = "auto"
+    round_to: Count = 8
+    samples: Count = 256
+    layers_out: Patterns = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +93,8 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     pruned = cut(model.flat, ranking, ratio, blocks_gone, settings.round_to)
     done = (*_sizes(model.flat, pruned, settings), *_removed(ranking, ratio, blocks_gone, settings.round_to))
     why = f"importance: {importance}" + ("" if context.task or not blocks else "; of the blocks by the example alone")
-    return Model(pruned, model.low_bit), PassReport(NAME, asdict(settings), (*done, why, *notes))
+    smaller = Model(pruned, model.low_bit)
+    return smaller, PassReport(NAME, asdict(settings), differs(model, smaller), (*done, why, *notes))
 
 
 def cut(flat: FlatModule, ranking: Ranking, ratio: float, blocks: int, round_to: int) -> FlatModule:
@@ -252,9 +238,9 @@ def _check_not_emptied(ranking: Ranking, ratio: float) -> None:
 def _sizes(before: FlatModule, after: FlatModule, settings: Settings) -> tuple[str, ...]:
     work, left = multiply_adds(before), multiply_adds(after)
     parameters = [sum(p.numel() for p in flat.module.parameters()) for flat in (before, after)]
-    asked = f"; {1 - settings.flops:.1%} were asked for" if settings.ratio is None else ""
+    goal = f"; {1 - settings.flops:.1%} were asked for" if settings.ratio is None else ""
     return (
-        f"multiply-adds: {work:,} became {left:,}, {left / work:.1%}{asked}",
+        f"multiply-adds: {work:,} became {left:,}, {left / work:.1%}{goal}",
         f"parameters: {parameters[0]:,} became {parameters[1]:,}",
     )
 

@@ -9,33 +9,48 @@ Gradients Through Stochastic Neurons for Conditional Computation", 2013), and th
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from exporter.compression.analysis.error_compensation import compensated_codes, input_hessian
 from exporter.compression.analysis.sensitivity import sensitivities
-from exporter.compression.model import Context, Model, PassReport
-from exporter.compression.passes import distill
+from exporter.compression.model import Model, PassReport, differs
 from exporter.low_bit.codes import Layer, best_clip, low_bit_weight, ternarize
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import Use, watched_weights, weight_uses
+from exporter.modules.weight_uses import Use, uses_to_round, watched_weights
 from exporter.tracing.flat_module import FlatModule
-from exporter.training.loop import Step, batches, padding_trimmer, summary, train
+from exporter.training import distillation
+from exporter.training.batches import batches, padding_trimmer
+from exporter.training.context import Context
+from exporter.training.distillation import Comparison
+from exporter.training.loop import Step, summary, train
+from exporter.training.settings import (
+    CHECKED,
+    Count,
+    NotNegative,
+    Patterns,
+    Positive,
+    ProperShare,
+    Share,
+    ShareBelowOne,
+)
 from runtimes.errors import BadInput
 
 NAME = "ternary"
 TERNARY, FLOAT = 2, 32
 """Bits."""
+LayerBits = Annotated[dict[str, Literal[2, 4, 8, 32]], Field(description="2, 4, 8 or 32 by patterns")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Settings:
     """How the weights become ternary, and which do not.
 
@@ -48,54 +63,29 @@ class Settings:
     linear layers: "dynamic" or "float". The others are those of `distill`.
     """
 
-    method: str = "train"
-    first_last_bits: int = 8
-    first_last_share: float = 1.0
-    embedding_bits: int = 8
-    small_embedding_share: float = 0.005
-    sensitive_share: float = 0.0
-    sensitive_bits: int = 8
-    layer_bits: dict[str, int] = field(default_factory=dict)
-    activations: str = "dynamic"
-    samples: int = 128
-    damping: float = 0.1
-    loss: str = "auto"
-    temperature: float = 1.0
-    hidden_weight: float = 0.0
-    hidden_layers: tuple[str, ...] = ()
-    epochs: int = 10
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        choices: dict[str, tuple[Any, ...]] = {
-            "method": ("train", "compensate", "round"),
-            "first_last_bits": (8, 4, 2),
-            "embedding_bits": (8, 4, 2),
-            "sensitive_bits": (8, 4),
-            "activations": ("dynamic", "float"),
-        }
-        given = [(name, getattr(self, name), allowed) for name, allowed in choices.items()]
-        given += [(f"layer_bits of {pattern!r}", bits, (2, 4, 8, FLOAT)) for pattern, bits in self.layer_bits.items()]
-        for name, value, allowed in given:
-            if value not in allowed:
-                raise BadInput(f"{name} is {value!r}", where=NAME, remedy=f"give one of {', '.join(map(str, allowed))}")
-        ranges = {
-            "first_last_share": (0 <= self.first_last_share <= 1, "in [0, 1]"),
-            "small_embedding_share": (0 <= self.small_embedding_share <= 1, "in [0, 1]"),
-            "sensitive_share": (0 <= self.sensitive_share < 1, "in [0, 1)"),
-            "samples": (self.samples >= 1, "of 1 or more"),
-            "damping": (0 < self.damping < math.inf, "above 0"),
-        }
-        for name, (fits, remedy) in ranges.items():
-            if not fits:
-                raise BadInput(f"{name} is {getattr(self, name)}", where=NAME, remedy=f"give a number {remedy}")
-        _ = self.distillation
+    method: Literal["train", "compensate", "round"] = "train"
+    first_last_bits: Literal[8, 4, 2] = 8
+    first_last_share: Share = 1.0
+    embedding_bits: Literal[8, 4, 2] = 8
+    small_embedding_share: Share = 0.005
+    sensitive_share: ShareBelowOne = 0.0
+    sensitive_bits: Literal[8, 4] = 8
+    layer_bits: LayerBits = field(default_factory=dict)
+    activations: Literal["dynamic", "float"] = "dynamic"
+    samples: Count = 128
+    damping: Positive = 0.1
+    loss: Comparison = "auto"
+    temperature: Positive = 1.0
+    hidden_weight: NotNegative = 0.0
+    hidden_layers: Patterns = ()
+    epochs: Count = 10
+    learning_rate: ProperShare = 1e-3
+    batch_size: Count = 32
 
     @property
-    def distillation(self) -> distill.Settings:
+    def distill(self) -> distillation.Settings:
         """What `distill` needs of them."""
-        return distill.Settings(
+        return distillation.Settings(
             loss=self.loss,
             temperature=self.temperature,
             hidden_weight=self.hidden_weight,
@@ -122,7 +112,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     flat = fold_batch_norms(model.flat, keep=model.low_bit)
     layers, chosen = choose_layers(Model(flat, model.low_bit), settings, context)
     notes = [*chosen]
-    zeros = distill.zeros_kept(flat.module)
+    zeros = distillation.zeros_kept(flat.module)
     if settings.method != "round":
         notes += _compensate(flat, layers, settings, context)
     if settings.method == "train":
@@ -131,8 +121,8 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
         notes.append(
             "without training, ternary weights cost most models much of their accuracy: method train regains it"
         )
-    low_bit = _round(flat, layers)
-    return Model(flat, {**model.low_bit, **low_bit}), PassReport(NAME, asdict(settings), tuple(notes))
+    ternary = Model(flat, {**model.low_bit, **_round(flat, layers)})
+    return ternary, PassReport(NAME, asdict(settings), differs(model, ternary), tuple(notes))
 
 
 def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[dict[str, Layer], tuple[str, ...]]:
@@ -140,13 +130,13 @@ def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[d
 
     Raises BadInput as `apply` does.
     """
-    uses = {name: used for name, used in weight_uses(model.flat).items() if name not in model.low_bit}
+    uses = uses_to_round(model.flat, model.low_bit)
     names, shares = list(uses), _shares(model, uses)
-    ends = {name for name in (names[0], names[-1]) if shares[name] <= settings.first_last_share}
+    ends = {name for name in (*names[:1], *names[-1:]) if shares[name] <= settings.first_last_share}
     bits = {name: _bits(used, name in ends, shares[name], settings) for name, used in uses.items()}
     sensitive = _sensitive(model, [n for n, b in bits.items() if b == TERNARY], settings, context)
     bits |= dict.fromkeys(sensitive, settings.sensitive_bits)
-    bits |= _asked(names, settings)
+    bits |= _bits_by_pattern(names, settings)
     if TERNARY not in bits.values():
         raise BadInput(
             f"none of {len(uses)} weights would be ternary",
@@ -179,17 +169,17 @@ def _shares(model: Model, uses: Mapping[str, tuple[Use, ...]]) -> dict[str, floa
     return {name: size / sum(sizes.values()) for name, size in sizes.items()}
 
 
-def _asked(names: list[str], settings: Settings) -> dict[str, int]:
+def _bits_by_pattern(names: list[str], settings: Settings) -> dict[str, int]:
     """The bits that `layer_bits` gives, the last pattern that fits a name being the one that counts."""
-    asked: dict[str, int] = {}
+    found: dict[str, int] = {}
     for pattern, bits in settings.layer_bits.items():
         fitting = [n for n in names if any(fnmatch.fnmatchcase(x, pattern) for x in (n, n.rpartition(".")[0]))]
         if not fitting:
             raise BadInput(
                 f"layer_bits {pattern!r} fits no layer", where=NAME, remedy=f"the layers are {', '.join(names)[:400]}"
             )
-        asked |= dict.fromkeys(fitting, bits)
-    return asked
+        found |= dict.fromkeys(fitting, bits)
+    return found
 
 
 def _activations(used: tuple[Use, ...], settings: Settings) -> str:
@@ -289,11 +279,11 @@ def _train(
     fixed = [p for n, p in flat.module.named_parameters() if n in settled and p.requires_grad]
     for parameter in fixed:
         parameter.requires_grad_(False)
-    chosen = settings.distillation
+    chosen = settings.distill
     try:
-        with watched_weights(flat.module, before), distill.hidden_states_too(flat, chosen, context) as loss:
+        with watched_weights(flat.module, before), distillation.hidden_states_too(flat, chosen, context) as loss:
             report = train(flat, context, loss, chosen.training, label=NAME, after_step=zeros)
     finally:
         for parameter in fixed:
             parameter.requires_grad_(True)
-    return [f"trained with the loss {distill.chosen_loss(chosen, context)}: {summary(report)}"]
+    return [f"trained with the loss {distillation.chosen_loss(chosen, context)}: {summary(report)}"]

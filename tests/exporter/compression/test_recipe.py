@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
-import re
 from pathlib import Path
 
 import pytest
-import yaml
 
-from exporter.compression.recipe import PASSES, from_words, read_recipe, recipe_of, to_json
+from exporter.compression.recipe import PASSES, Setting, from_words, read_recipe, recipe_of, settings_of, step, to_json
+from exporter.compression.recipe_docs import main, with_settings
 from runtimes.errors import BadInput
 
 YAML = """
@@ -47,10 +45,25 @@ def test_a_recipe_survives_the_way_to_the_child_and_into_the_manifest(tmp_path):
     [
         ("passes: [shrink]", "unknown pass 'shrink'; give one of prune-structured, low-rank, prune"),
         ("passes: [{prune: {sparsity: 0.5, colour: red}}]", "prune has no setting 'colour'; it has sparsity"),
-        ("passes: [{prune: {sparsity: half}}]", "'half' is not float"),
-        ("passes: [{prune: {sparsity: 1.0}}]", "sparsity"),
-        ("passes: [{prune: {sparsity: -0.1}}]", "sparsity"),
-        ("passes: [{prune: {sparsity: .nan}}]", "sparsity"),
+        ("passes: [{prune: {sparsity: half}}]", "recipe.yaml: prune: sparsity is 'half'; give a number in [0, 1)"),
+        ("passes: [{prune: {sparsity: 1.0}}]", "prune: sparsity is 1.0; give a number in [0, 1)"),
+        ("passes: [{prune: {sparsity: -0.1}}]", "prune: sparsity is -0.1; give a number in [0, 1)"),
+        ("passes: [{prune: {sparsity: .nan}}]", "prune: sparsity is nan; give a number in [0, 1)"),
+        ("passes: [{prune: {sparsity: .inf}}]", "prune: sparsity is inf; give a number in [0, 1)"),
+        ("passes: [{prune: {sparsity: true}}]", "prune: sparsity is True; give a number in [0, 1)"),
+        ("passes: [{prune: {embeddings: 1}}]", "prune: embeddings is 1; give true or false"),
+        ("passes: [{prune: {epochs: 1.5}}]", "prune: epochs is 1.5; give a whole number of 0 or more"),
+        ("passes: [{prune: {layers_out: head}}]", "prune: layers_out is 'head'; give a list of patterns"),
+        ("passes: [{prune: {layers_out: [head, 3]}}]", "prune: layers_out[1] is 3; give a list of patterns"),
+        ("passes: [{prune: {pattern: '2:2'}}]", "prune: pattern is '2:2'; give unstructured, 2:4 (2 of 4 stay) or 4x1"),
+        ("passes: [{prune: {1: 2}}]", "prune has no setting 1; it has sparsity"),
+        ("passes: [{ternary: {layer_bits: {head: 3}}}]", "ternary: layer_bits of 'head' is 3; give 2, 4, 8 or 32"),
+        ("passes: [{ternary: {layer_bits: {1: 2}}}]", "ternary: layer_bits[1] is 1; give 2, 4, 8 or 32 by patterns"),
+        ("passes: [{low-rank: {rank: 2, energy: 0.5}}]", "low-rank: rank and energy are both given; give one of them"),
+        (
+            "passes: [{quantize: {bits: 3, samples: 0}}]",
+            "quantize: bits is 3, samples is 0; give bits: one of 8, 4; samples: a whole number of 1 or more",
+        ),
         ("passes: [quantize, {prune: {sparsity: 0.5}}]", "prune cannot follow quantize: it would undo it; put prune"),
         ("passes: [{prune: {sparsity: 0.5}}, {low-rank: {}}]", "low-rank cannot follow prune"),
         ("passes: []", "the recipe is no list of passes"),
@@ -89,8 +102,8 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_short_words_are_recipes_in_the_right_order(words, passes):
     steps = recipe_of(None, *words).steps
     assert [s.name for s in steps] == [name for name, _ in passes]
-    for step, (_, settings) in zip(steps, passes, strict=True):
-        found = dataclasses.asdict(step.settings)
+    for got, (_, settings) in zip(steps, passes, strict=True):
+        found = dataclasses.asdict(got.settings)
         assert {key: found[key] for key in settings} == settings
 
 
@@ -98,7 +111,7 @@ def test_short_words_are_recipes_in_the_right_order(words, passes):
     ("words", "says"),
     [
         (("much", None, None), "--prune: cannot read 'much'; write it as 0.8, 2:4 or structured:0.5"),
-        (("1.0", None, None), "sparsity"),
+        (("1.0", None, None), "--prune: prune: sparsity is 1.0; give a number in [0, 1)"),
         (("structured:x", None, None), "--prune: cannot read 'x'; write it as structured:0.5"),
         ((None, "few", None), "--low-rank: cannot read 'few'; write it as 3 or fwsvd:3"),
         ((None, None, "int3"), "--quantize: unknown precision 'int3'; give one of int8, int8-static"),
@@ -124,12 +137,40 @@ def test_a_pass_is_one_module_one_row_and_a_mirrored_test(name):
     assert (Path(__file__).parent / "passes" / f"test_{stem}.py").is_file()
 
 
+def test_the_documentation_says_what_the_settings_declare():
+    file = Path(__file__).resolve().parents[3] / "docs" / "recipes.md"
+    text = file.read_text(encoding="utf-8")
+    assert with_settings(text) == text, "run `make docs`"
+    assert with_settings(text.replace("| `sparsity` | a number in [0, 1) | `0.5` |", "")) == text
+
+
+def test_the_documentation_is_written_in_place(tmp_path):
+    file = tmp_path / "recipes.md"
+    file.write_text("# Recipes\n\n## Settings\n\nold\n")
+    main([str(file)])
+    assert file.read_text() == with_settings("# Recipes\n\n## Settings\n")
+
+
 @pytest.mark.parametrize("name", PASSES)
-def test_every_setting_is_documented_with_its_default(name):
-    text = (Path(__file__).resolve().parents[3] / "docs" / "recipes.md").read_text()
-    section = text.split(f"### {name}\n")[1].split("\n### ")[0]
-    kind = importlib.import_module(PASSES[name].module).Settings
-    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*)` \|$", section, re.MULTILINE))
-    assert list(rows) == [f.name for f in dataclasses.fields(kind)]
-    found = {key: yaml.safe_load(value) for key, value in rows.items()}
-    assert found == json.loads(json.dumps(dataclasses.asdict(kind())))
+def test_the_settings_of_a_pass_are_told_with_their_bounds(name):
+    """Each default lies within what is told, and a value just outside is refused: what is told is what is checked."""
+    for setting in settings_of(name).values():
+        outside = [b - 1 for b in (setting.low,) if b is not None] + [b + 1 for b in (setting.high,) if b is not None]
+        outside += [b for b, o in ((setting.low, setting.low_open), (setting.high, setting.high_open)) if o]
+        outside += ["none of them"] if setting.choices else []
+        assert outside or setting.kind in ("bool", "list") or setting.description
+        for value in outside:
+            value = int(value) if setting.kind == "int" and not isinstance(value, str) else value
+            value = {"list": [value], "dict": {"head": value}}.get(setting.kind, value)
+            with pytest.raises(BadInput) as error:
+                step(name, {setting.name: value}, "recipe.yaml")
+            said = str(error.value)
+            assert said.startswith(f"recipe.yaml: {name}: {setting.name}") and setting.allowed in said
+
+
+def test_a_search_can_read_the_bounds():
+    assert settings_of("prune")["sparsity"] == Setting("sparsity", "float", 0.5, low=0, high=1, high_open=True)
+    assert settings_of("low-rank")["rank"] == Setting("rank", "int", None, optional=True, low=1)
+    assert settings_of("quantize")["bits"] == Setting("bits", "int", 8, choices=(8, 4))
+    assert settings_of("prune-structured")["what"].choices == ("channels", "heads", "neurons", "layers")
+    assert settings_of("ternary")["layer_bits"].kind == "dict" and settings_of("ternary")["layer_bits"].default == {}

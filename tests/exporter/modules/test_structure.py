@@ -15,6 +15,7 @@ from exporter.modules.structure import Block, find_blocks, masked, path_of, slic
 from exporter.sources.torchvision_operators import declare_torchvision_operators
 from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling, upsampling
 
 
 def cct():
@@ -120,9 +121,29 @@ CASES = {
     "patch_mixer": (patch_mixer, {"neurons": 6}),
     "bert": (bert, {"heads": 2, "neurons": 2}),
     "dense": (dense, {"channels": 2}),
+    "upsampling": (upsampling, {"channels": 2}),
     "resnet": (timm_model("resnet10t"), {"channels": 10}),
     "mobilenet": (timm_model("mobilenetv3_small_050"), {"channels": 26}),
 }
+
+
+def test_channels_of_transposed_convolutions_are_cut_as_a_mask_by_hand_says():
+    flat, by_hand = flat_upsampling(), flat_upsampling()
+    into, out_of = find_groups(flat)[0]
+    assert [(c.name, c.side) for c in into.cuts] == [("0", "out"), ("2", "in")]
+    assert [(c.name, c.side) for c in out_of.cuts if c.side == "in"] == [("7", "in")]
+    small = sliced(flat, [(into, [1, 4, 11]), (out_of, [0, 5])])
+    with torch.no_grad():
+        by_hand.module[2].weight[[1, 4, 11]] = 0.0  # [in, out, 2, 2]
+        by_hand.module[7].weight[:, [0, 5]] = 0.0
+    assert torch.allclose(outputs(small)[0], outputs(by_hand)[0], atol=1e-6)
+    weights = {name: list(p.shape) for name, p in small.module.named_parameters() if p.ndim > 1}
+    assert weights == {
+        "0.weight": [13, 3, 3, 3],
+        "2.weight": [13, 6, 2, 2],
+        "5.weight": [6, 1, 4, 4],
+        "7.weight": [3, 6, 3, 3],
+    }
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,9 @@ from torch import nn
 
 from exporter.compression.analysis.calibration import (
     BINS_A_LEVEL,
-    METHODS,
     PERCENTILE_BINS,
     SIDE_LEVELS,
+    Method,
     calibrate,
     entropy_threshold,
 )
@@ -188,7 +190,7 @@ def test_zeros_do_not_count_for_entropy():
     assert calibrate(flat, data(many_zeros), "entropy") == calibrate(flat, data(values), "entropy")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", typing.get_args(Method))
 @pytest.mark.parametrize("bias", [0.0, 3.0])
 def test_an_output_that_never_varies_has_a_range_nevertheless(method, bias):
     flat = flat_of(nn.Sequential(scaled(0.0, bias)), torch.zeros(1, 2))

@@ -9,10 +9,10 @@ from torch import nn
 
 from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.analysis.importance import block_influence, unit_importance
-from exporter.compression.model import Context
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, find_blocks
 from exporter.tracing.flat_module import FlatModule
+from exporter.training.context import Context
 
 
 def context_of(flat, x):
@@ -55,6 +55,18 @@ def test_of_channels_it_is_summed_over_the_layers_that_read_them():
     x = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
     flat = FlatModule(module, (x,), {})
     assert scores(flat, x, "activation") == [pytest.approx([3.0 + 3.0, 3.0 + 0.0])]
+
+
+def test_of_channels_between_transposed_convolutions_the_weights_that_make_and_read_them_count():
+    module = nn.Sequential(nn.ConvTranspose1d(3, 2, 1, bias=False), nn.ConvTranspose1d(2, 4, 1, bias=False))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 0.0]])[..., None])  # [in, out, 1]
+        module[1].weight.copy_(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]])[..., None])
+    x = torch.tensor([[[1.0, 1.0], [0.0, 1.0], [5.0, 5.0]]])
+    flat = FlatModule(module.eval(), (x,), {})
+    assert scores(flat, x, "weights") == [pytest.approx([5.0, 2.0])]
+    assert scores(flat, x, "activation") == [pytest.approx([5.0, 0.5])]  # channels [3, 7] and [0, 1]
+    assert scores(flat, x, "contribution") == [pytest.approx([5.0, 1.0])]
 
 
 class Attention(nn.Module):

@@ -12,9 +12,10 @@ from torch import nn
 from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.analysis.emulation import signal_to_noise_db
 from exporter.compression.analysis.sensitivity import rounded, sensitivities
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.low_bit.weight import LowBitWeight
 from exporter.tracing.flat_module import FlatModule
+from exporter.training.context import Context
 from runtimes.errors import BadInput
 
 

@@ -12,13 +12,18 @@ from torch import nn
 
 from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.analysis.emulation import emulated
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.integer import Settings, apply
+from exporter.compression.recipe import step
 from exporter.low_bit.codes import best_clip, channel_scale, quantize_weight
 from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
 from exporter.tracing.flat_module import FlatModule
-from exporter.training.loop import TrainingSettings, held_out_parts, label_loss, mean_loss, train
+from exporter.training.batches import held_out_parts
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, train
+from exporter.training.losses import label_loss, mean_loss
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def score(outputs, split):
@@ -340,6 +345,14 @@ def test_training_leaves_the_weights_of_earlier_passes():
     assert not torch.equal(model.flat.module[0].bias, flat.module[0].bias)
 
 
+def test_transposed_convolutions_stay_float_and_are_named():
+    flat = flat_upsampling()
+    model, report = quantized(flat, activations="float")
+    assert set(model.low_bit) == {"0.weight", "7.weight"}
+    assert "transposed convolutions stay float: 2.weight, 5.weight" in report.notes
+    assert not any("used in no linear layer" in note for note in report.notes)
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
@@ -352,16 +365,16 @@ def test_training_leaves_the_weights_of_earlier_passes():
         ({"activations": "int8"}, "quantize: activations is 'int8'; give one of auto, float, dynamic, static"),
         ({"calibration": "mse"}, "quantize: calibration is 'mse'; give one of min-max, percentile, entropy"),
         ({"loss": "mse"}, "quantize: loss is 'mse'; give one of teacher, labels"),
-        ({"percentile": 40.0}, "quantize: percentile is 40.0; give a number from 50 to 100"),
-        ({"percentile": float("nan")}, "quantize: percentile is nan; give a number from 50 to 100"),
-        ({"samples": 0}, "quantize: samples is 0; give a number of 1 or more"),
-        ({"training_epochs": -1}, "quantize: training_epochs is -1; give a number of 0 or more"),
-        ({"training_epochs": 1, "learning_rate": 2.0}, "learning_rate is 2.0"),
+        ({"percentile": 40.0}, "quantize: percentile is 40.0; give a number in [50, 100]"),
+        ({"percentile": float("nan")}, "quantize: percentile is nan; give a number in [50, 100]"),
+        ({"samples": 0}, "quantize: samples is 0; give a whole number of 1 or more"),
+        ({"training_epochs": -1}, "quantize: training_epochs is -1; give a whole number of 0 or more"),
+        ({"training_epochs": 1, "learning_rate": 2.0}, "quantize: learning_rate is 2.0; give a number in (0, 1)"),
     ],
 )
 def test_a_setting_out_of_its_range(chosen, message):
     with pytest.raises(BadInput) as error:
-        Settings(**chosen)
+        step("quantize", chosen, "recipe.yaml")
     assert message in str(error.value)
 
 
@@ -406,3 +419,13 @@ def test_a_pattern_that_fits_no_layer():
 
 def test_training_without_data():
     assert "training needs data" in refusal(mlp(), training_epochs=1, loss="labels")
+
+
+def test_it_says_that_it_changed_the_model():
+    """Also where every weight is a code already; one that would quantize nothing is refused."""
+    flat = mlp()
+    with torch.no_grad():
+        flat.module[0].weight.fill_(127.0)
+        flat.module[2].weight.fill_(127.0)
+    model, report = quantized(flat, activations="float")
+    assert report.changed and torch.equal(model.flat.module[0].weight, flat.module[0].weight)

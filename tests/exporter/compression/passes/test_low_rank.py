@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.tasks.task import Score, Split, Task
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.low_rank import (
     Settings,
     apply,
@@ -20,8 +20,11 @@ from exporter.compression.passes.low_rank import (
     pela_rank,
     weighted_svd,
 )
+from exporter.compression.recipe import step
 from exporter.tracing.flat_module import FlatModule
+from exporter.training.context import Context
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def task(x, labels=None, classes=()):
@@ -134,6 +137,17 @@ def test_pointwise_convolutions_when_asked():
         factored(flat, Settings(rank=4))
 
 
+def test_a_transposed_convolution_stays_and_is_named():
+    flat = FlatModule(
+        nn.Sequential(nn.ConvTranspose2d(16, 24, 1), nn.Conv2d(24, 24, 1)).eval(), (torch.randn(1, 16, 3, 3),), {}
+    )
+    small, report = factored(flat, Settings(pointwise=True, rank=4))
+    assert report.notes[1:] == ("left whole: 0.weight, a transposed convolution",)
+    assert isinstance(small.module[0], nn.ConvTranspose2d) and isinstance(small.module[1], nn.Sequential)
+    with pytest.raises(BadInput, match="no layer would be smaller"):
+        factored(flat_upsampling(), Settings())
+
+
 def test_shared_weights_and_weights_that_their_owner_reads_stay(as_exported):
     module, example = as_exported("transformer")
     found, notes = candidates(FlatModule(module, example, {}), Settings())
@@ -204,18 +218,18 @@ def test_labels_that_do_not_belong_to_the_outputs_are_not_used_and_the_seed_deci
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"method": "qr"}, "low-rank: method is 'qr'; give svd or fwsvd"),
-        ({"ratio": 1.0}, "low-rank: ratio is 1.0; give a number above 1, by which layers shrink"),
-        ({"rank": 0}, "low-rank: rank is 0; give 1 or more"),
-        ({"energy": 1.0}, "low-rank: energy is 1.0; give a share in (0, 1)"),
+        ({"method": "qr"}, "low-rank: method is 'qr'; give one of svd, fwsvd"),
+        ({"ratio": 1.0}, "low-rank: ratio is 1.0; give a number above 1"),
+        ({"rank": 0}, "low-rank: rank is 0; give a whole number of 1 or more, or null"),
+        ({"energy": 1.0}, "low-rank: energy is 1.0; give a number in (0, 1), or null"),
         ({"rank": 2, "energy": 0.5}, "low-rank: rank and energy are both given; give one of them"),
-        ({"smallest_out": 0}, "low-rank: smallest_out is 0; give 1 or more"),
-        ({"samples": 0}, "low-rank: samples is 0; give 1 or more"),
+        ({"smallest_out": 0}, "low-rank: smallest_out is 0; give a whole number of 1 or more"),
+        ({"samples": 0}, "low-rank: samples is 0; give a whole number of 1 or more"),
     ],
 )
 def test_settings_out_of_their_range_are_refused(settings, line):
     with pytest.raises(BadInput) as refusal:
-        Settings(**settings)
+        step("low-rank", settings, "recipe.yaml")
     assert line in str(refusal.value)
 
 
@@ -251,3 +265,7 @@ def test_data_of_no_use_is_refused(x, line):
     with pytest.raises(BadInput) as refusal:
         factored(mlp(), Settings("fwsvd"), task(x))
     assert line in str(refusal.value)
+
+
+def test_it_says_that_it_changed_the_model():
+    assert factored(mlp(), Settings(ratio=2.0))[1].changed, "one that would not is refused"

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.tasks.task import Score, Split, Task
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.magnitude import Settings, apply, choose, cubic_sparsity, prune, prune_mask
+from exporter.compression.recipe import step
 from exporter.tracing.flat_module import FlatModule
+from exporter.training.context import Context
 from runtimes.errors import BadInput
 
 
@@ -101,6 +103,25 @@ def test_as_many_units_go_as_asked_and_none_is_larger_than_one_that_stays(
         assert int(keep.unflatten(1, (-1, 4)).sum(2).min()) >= n_of_m
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("pattern", ["2:4", "2x1", "unstructured"])
+def test_a_transposed_convolution_is_pruned_as_the_convolution_with_the_same_rows(pattern, groups):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(8, 12, 3, groups=groups)
+    flat = FlatModule(layer.eval(), (torch.randn(1, 8, 4, 4),), {})
+    pruned, report = apply(Model(flat), Settings(0.5, pattern), context(flat))
+    for group, found, before in zip(
+        range(groups), pruned.flat.module.weight.chunk(groups), layer.weight.chunk(groups), strict=True
+    ):  # [in / groups, out / groups, 3, 3]
+        if pattern == "2:4":
+            assert bool(((found != 0).unflatten(0, (-1, 4)).sum(1) == 2).all()), group
+        if pattern == "2x1":
+            pairs = (found != 0).unflatten(1, (-1, 2))
+            assert torch.equal(pairs[:, :, 0], pairs[:, :, 1])
+        assert torch.equal(found[found != 0], before[found != 0])
+    assert report.notes[0].startswith("50.0% of ")
+
+
 def test_one_shot_needs_no_data_and_leaves_the_given_model_as_it_was():
     flat = mlp()
     pruned, report = apply(Model(flat), Settings(sparsity=0.75), context(flat))
@@ -171,24 +192,24 @@ def test_stopped_before_the_schedule_ends_it_prunes_the_model_that_was_given():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"sparsity": 1.0}, "prune: sparsity is 1.0; give a share in [0, 1)"),
-        ({"sparsity": -0.1}, "prune: sparsity is -0.1; give a share in [0, 1)"),
-        ({"sparsity": float("nan")}, "prune: sparsity is nan; give a share in [0, 1)"),
+        ({"sparsity": 1.0}, "prune: sparsity is 1.0; give a number in [0, 1)"),
+        ({"sparsity": -0.1}, "prune: sparsity is -0.1; give a number in [0, 1)"),
+        ({"sparsity": float("nan")}, "prune: sparsity is nan; give a number in [0, 1)"),
         ({"pattern": "4:2"}, "prune: pattern is '4:2'; give unstructured, 2:4 (2 of 4 stay) or 4x1 (outputs x inputs)"),
         ({"pattern": "0x1"}, "prune: pattern is '0x1'; give unstructured"),
         ({"pattern": "1:4"}, "prune: the pattern 1:4 and a sparsity of 0.5; set sparsity to 0.75"),
-        ({"schedule": "linear"}, "prune: schedule is 'linear'; give one-shot or cubic"),
+        ({"schedule": "linear"}, "prune: schedule is 'linear'; give one of one-shot, cubic"),
         ({"initial": 0.6}, "prune: initial is 0.6; give a share in [0, sparsity]"),
         ({"begin": 0.8}, "prune: begin is 0.8, end 0.75; give 0 <= begin < end < 1"),
-        ({"frequency": 0}, "prune: frequency is 0; give 1 step or more"),
-        ({"epochs": -1}, "prune: epochs is -1; give 0 (no fine-tuning) or more"),
+        ({"frequency": 0}, "prune: frequency is 0; give a whole number of 1 or more"),
+        ({"epochs": -1}, "prune: epochs is -1; give a whole number of 0 or more"),
         ({"schedule": "cubic"}, "prune: a cubic schedule without training; set epochs"),
-        ({"epochs": 1, "learning_rate": 2.0}, "learning_rate is 2.0"),
+        ({"epochs": 1, "learning_rate": 2.0}, "prune: learning_rate is 2.0; give a number in (0, 1)"),
     ],
 )
 def test_settings_out_of_their_range_are_refused(settings, line):
     with pytest.raises(BadInput) as refusal:
-        Settings(**settings)
+        step("prune", settings, "recipe.yaml")
     assert line in str(refusal.value)
 
 
@@ -216,3 +237,10 @@ def test_what_cannot_be_pruned_is_refused(settings, task, line):
     with pytest.raises(BadInput) as refusal:
         apply(Model(flat), Settings(**settings), context(flat, task))
     assert line in str(refusal.value)
+
+
+def test_it_says_whether_it_changed_the_model():
+    flat = mlp()
+    pruned, report = apply(Model(flat), Settings(sparsity=0.5), context(flat))
+    assert report.changed and not apply(Model(flat), Settings(sparsity=0.0), context(flat))[1].changed
+    assert not apply(pruned, Settings(sparsity=0.25), context(flat))[1].changed, "those are zero already"

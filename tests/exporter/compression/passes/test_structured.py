@@ -10,15 +10,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.tasks.task import Score, Split, Task
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes.structured import Settings, apply, kept_units, removable
+from exporter.compression.recipe import step
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.modules.structure import Block
 from exporter.modules.weight_uses import multiply_adds
 from exporter.sources.torchvision_operators import declare_torchvision_operators
 from exporter.tracing.flat_module import FlatModule
 from exporter.tracing.program import trace
+from exporter.training.context import Context
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def images(samples=8, factor=1.0):
@@ -40,6 +43,14 @@ def pruned(flat, task=None, **settings):
 def outputs(flat):
     with torch.no_grad():
         return next(iter(flat.compute(dict(flat.example)).values()))
+
+
+def test_a_model_that_makes_images_larger_is_pruned_to_the_share_asked():
+    flat = flat_upsampling()
+    small, report = pruned(flat, flops=0.5, round_to=1)
+    assert report.notes[0].endswith("50.0% were asked for")
+    assert multiply_adds(small) / multiply_adds(flat) == pytest.approx(0.5, abs=0.05)
+    assert outputs(small).shape == outputs(flat).shape and small.module[2].weight.shape[0] < 16
 
 
 @pytest.mark.parametrize("importance", ["contribution", "weights"])
@@ -146,25 +157,25 @@ def test_layers_that_are_left_out_keep_their_size():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"flops": 0.0}, "prune-structured: flops is 0.0; give the share to remove, in (0, 1)"),
-        ({"flops": 1.0}, "prune-structured: flops is 1.0; give the share to remove, in (0, 1)"),
-        ({"ratio": 1.5}, "prune-structured: ratio is 1.5; give the share to remove, in (0, 1)"),
+        ({"flops": 0.0}, "prune-structured: flops is 0.0; give a number in (0, 1)"),
+        ({"flops": 1.0}, "prune-structured: flops is 1.0; give a number in (0, 1)"),
+        ({"ratio": 1.5}, "prune-structured: ratio is 1.5; give a number in (0, 1), or null"),
         (
             {"what": ("channel",)},
-            "prune-structured: what is ['channel']; give some of channels, heads, neurons, layers",
+            "prune-structured: what[0] is 'channel'; give some of channels, heads, neurons, layers",
         ),
-        ({"what": ()}, "prune-structured: what is []; give some of channels"),
+        ({"what": ()}, "prune-structured: what is (); give some of channels"),
         (
             {"importance": "taylor"},
-            "prune-structured: importance is 'taylor'; give auto, contribution, activation, weights",
+            "prune-structured: importance is 'taylor'; give one of auto, contribution, activation, weights",
         ),
-        ({"round_to": 0}, "prune-structured: round_to is 0; give 1 (no rounding) or more"),
-        ({"samples": 0}, "prune-structured: samples is 0; give 1 or more"),
+        ({"round_to": 0}, "prune-structured: round_to is 0; give a whole number of 1 or more"),
+        ({"samples": 0}, "prune-structured: samples is 0; give a whole number of 1 or more"),
     ],
 )
 def test_settings_out_of_their_range_are_refused(settings, line):
     with pytest.raises(BadInput) as refusal:
-        Settings(**settings)
+        step("prune-structured", settings, "recipe.yaml")
     assert line in str(refusal.value)
 
 
@@ -224,3 +235,9 @@ def test_it_computes_the_same_in_onnxruntime(lower_here, computes, as_exported):
     assert small.module.depthwise[0].groups == small.module.stem[0].out_channels < 8
     lowered = lower_here(small.module, (image,), "onnx")
     computes(lowered.path, small.example, small.compute(dict(small.example)))
+
+
+def test_it_says_whether_it_changed_the_model():
+    flat = flat_upsampling()
+    assert pruned(flat, ratio=0.5, round_to=1)[1].changed
+    assert not pruned(flat, ratio=0.01, round_to=1)[1].changed, "a hundredth of 16 channels is none"

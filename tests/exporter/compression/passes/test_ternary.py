@@ -15,14 +15,18 @@ from torch import nn
 
 from benchmarks.tasks.task import Score, Split, Task
 from exporter.compression.analysis.sensitivity import sensitivities
-from exporter.compression.model import Context, Model
+from exporter.compression.model import Model
 from exporter.compression.passes import ternary
 from exporter.compression.passes.ternary import Settings, straight_through
+from exporter.compression.recipe import step
 from exporter.low_bit.codes import ternarize
 from exporter.modules.weight_uses import weight_uses
 from exporter.tracing.flat_module import FlatModule
-from exporter.training.loop import TrainingSettings, label_loss, train
+from exporter.training.context import Context
+from exporter.training.loop import TrainingSettings, train
+from exporter.training.losses import label_loss
 from runtimes.errors import BadInput
+from tests.exporter.modules.upsampling import flat_upsampling
 
 WEIGHTS = nps.arrays(np.float32, (3, 7), elements=st.floats(-4, 4, width=32).filter(lambda v: v == 0 or abs(v) > 1e-3))
 
@@ -287,6 +291,16 @@ def test_a_weight_that_cannot_be_compensated_is_named():
     assert "no error compensation, just rounding: embedding.weight" in report.notes
 
 
+def test_transposed_convolutions_stay_float():
+    model, _ = ternary.apply(
+        Model(flat_upsampling()), Settings(method="round", first_last_bits=2), Context(flat_upsampling())
+    )
+    assert set(model.low_bit) == {"0.weight", "7.weight"}
+    nothing_else = FlatModule(nn.ConvTranspose1d(2, 2, 1).eval(), (torch.zeros(1, 2, 3),), {})
+    with pytest.raises(BadInput, match="none of 0 weights would be ternary; set first_last_bits to 2"):
+        ternary.apply(Model(nothing_else), Settings(method="round"), Context(nothing_else))
+
+
 def test_it_refuses_what_it_cannot_do():
     flat = trained(0)
     with pytest.raises(BadInput, match="ternary: method train needs data; name a task with --data, or give round"):
@@ -313,15 +327,19 @@ def test_it_refuses_what_it_cannot_do():
         ("small_embedding_share", 2.0, r"small_embedding_share is 2.0; give a number in \[0, 1\]"),
         ("embedding_bits", 32, "embedding_bits is 32; give one of 8, 4, 2"),
         ("sensitive_bits", 2, "sensitive_bits is 2; give one of 8, 4"),
-        ("layer_bits", {"head": 16}, "layer_bits of 'head' is 16; give one of 2, 4, 8, 32"),
+        ("layer_bits", {"head": 16}, "layer_bits of 'head' is 16; give 2, 4, 8 or 32 by patterns"),
         ("activations", "static", "activations is 'static'; give one of dynamic, float"),
         ("sensitive_share", 1.0, r"sensitive_share is 1.0; give a number in \[0, 1\)"),
-        ("samples", 0, "samples is 0; give a number of 1 or more"),
+        ("samples", 0, "samples is 0; give a whole number of 1 or more"),
         ("damping", 0.0, "damping is 0.0; give a number above 0"),
-        ("epochs", 0, "epochs is 0; give a number 1 or more"),
+        ("epochs", 0, "epochs is 0; give a whole number of 1 or more"),
         ("loss", "kl", "loss is 'kl'; give one of auto"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(name, value, message):
     with pytest.raises(BadInput, match=message):
-        Settings(**{name: value})
+        step("ternary", {name: value}, "recipe.yaml")
+
+
+def test_it_says_that_it_changed_the_model():
+    assert ternary.apply(Model(trained(0)), Settings(method="round"), Context(trained(0)))[1].changed
