@@ -18,7 +18,7 @@ from exporter.compression.analysis.calibration import METHODS, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.passes import distill
-from exporter.low_bit.codes import Layer, along, best_clip, channel_scale, low_bit_weight, nearest_codes
+from exporter.low_bit.codes import Layer, best_clip, largest_scale, low_bit_weight, nearest_codes
 from exporter.low_bit.weight import LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, left_out, watched_weights, weight_uses
@@ -108,7 +108,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     uses = {name: used for name, used in weight_uses(flat).items() if name not in model.low_bit}
     layers = choose_layers(uses, settings, context)
     latent = {n: p.detach().clone() for n, p in flat.module.named_parameters() if n in layers}
-    clips = {n: best_clip(latent[n], layer.bits, settings.clip) for n, layer in layers.items()}
+    clips = {n: best_clip(latent[n], layer.bits, settings.clip, layer.granularity) for n, layer in layers.items()}
     low_bit = {n: low_bit_weight(latent[n], layer, clips[n]) for n, layer in layers.items()}
     _set(flat, _values(low_bit))
     low_bit = _with_ranges(flat, low_bit, settings, context)
@@ -236,8 +236,10 @@ def _train(
     def rounded(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         if use.name not in clips:
             return value, weight
-        scale = channel_scale(weight, low_bit[use.name].bits, clips[use.name])
-        nearest = nearest_codes(weight.detach(), scale, low_bit[use.name].bits) * along(scale, weight)
+        bits, granularity = low_bit[use.name].bits, low_bit[use.name].granularity
+        scale = largest_scale(weight, bits, clips[use.name], granularity)
+        codes = nearest_codes(weight.detach(), scale, bits, granularity)
+        nearest = codes * granularity.along(scale, tuple(weight.shape))
         return value, weight + (nearest - weight).detach()
 
     fixed = [p for n, p in flat.module.named_parameters() if n in low_bit and n not in clips and p.requires_grad]

@@ -23,7 +23,7 @@ from exporter.compression.analysis.sensitivity import sensitivities
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.passes import distill
 from exporter.low_bit.codes import Layer, best_clip, low_bit_weight, ternarize
-from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
+from exporter.low_bit.weight import LARGEST_CODE, PER_CHANNEL, Granularity, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, watched_weights, weight_uses
 from exporter.tracing.program import FlatModule
@@ -207,8 +207,9 @@ def _sensitive(model: Model, names: list[str], settings: Settings, context: Cont
 
 def _low_bit(weight: Tensor, layer: Layer) -> LowBitWeight:
     if layer.bits != TERNARY:
-        return low_bit_weight(weight, layer, best_clip(weight.detach(), layer.bits))
-    return LowBitWeight(*ternarize(weight), TERNARY, layer.kind, layer.activations)
+        return low_bit_weight(weight, layer, best_clip(weight.detach(), layer.bits, granularity=layer.granularity))
+    codes, scale = ternarize(weight, layer.granularity)
+    return LowBitWeight(codes, scale, TERNARY, layer.kind, layer.activations, granularity=layer.granularity)
 
 
 @torch.no_grad()
@@ -268,10 +269,10 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0], None
 
 
-def straight_through(weight: Tensor) -> Tensor:
+def straight_through(weight: Tensor, granularity: Granularity = PER_CHANNEL) -> Tensor:
     """The ternary value of a weight, exactly; its gradient goes to the weight unchanged."""
-    codes, scale = ternarize(weight)
-    value = torch.from_numpy(LowBitWeight(codes, scale, TERNARY, "linear").value)
+    codes, scale = ternarize(weight, granularity)
+    value = torch.from_numpy(LowBitWeight(codes, scale, TERNARY, "linear", granularity=granularity).value)
     return _StraightThrough.apply(weight, value)
 
 
@@ -281,8 +282,10 @@ def _train(
     """Train with the ternary weights as they would be, while what has more bits stays as it was rounded."""
 
     def before(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        ternary = use.name in layers and layers[use.name].bits == TERNARY
-        return value, straight_through(weight) if ternary else weight
+        layer = layers.get(use.name)
+        if layer is None or layer.bits != TERNARY:
+            return value, weight
+        return value, straight_through(weight, layer.granularity)
 
     _round(flat, layers)
     settled = {*model.low_bit, *(name for name, layer in layers.items() if layer.bits != TERNARY)}
