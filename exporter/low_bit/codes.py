@@ -30,6 +30,15 @@ class Layer:
     granularity: Granularity = PER_CHANNEL
 
 
+def granularity_of(kind: str, grouped: bool = False) -> Granularity:
+    """Per channel of the output: along the first axis of a weight, but for a transposed convolution's.
+
+    Its `[in, out / groups, ...]` has them along the second; in groups, where each is of several outputs, those along
+    the first are finer.
+    """
+    return Granularity(axis=1) if kind == "conv_transpose" and not grouped else PER_CHANNEL
+
+
 def quantize_weight(
     weight: Tensor, bits: int, clip: Tensor | float = 1.0, granularity: Granularity = PER_CHANNEL
 ) -> tuple[np.ndarray, np.ndarray]:

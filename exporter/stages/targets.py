@@ -23,7 +23,7 @@ from runtimes import child, parity
 from runtimes.bundle import digest
 from runtimes.errors import ParityFailed, UnsupportedOperation
 from runtimes.signature import Signature, TensorSpec
-from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Origin
+from runtimes.types import SCHEMA_VERSION, Artifact, Origin
 
 LOWER_TIMEOUT_S = 3600.0
 TRAINING_TIMEOUT_S = 48 * 3600.0
@@ -206,7 +206,7 @@ class Road:
             if any(self._lacking.values()) and (later or len(self._lacking) == len(self._options.targets)):
                 self._children.kill()
 
-    def _prove(self, target: str, index: int, carried: list[dict[str, str]]) -> Proven:
+    def _prove(self, target: str, index: int, carried: list[dict[str, Any]]) -> Proven:
         lowered = time.monotonic()
         snapshot, path, options = self.snapshots[index], self._place(target, index), self._options
         needs: TargetNeeds = snapshot.targets[target]
@@ -242,18 +242,14 @@ class Road:
             compute=compute,
             golden=needs.golden,
             noise=needs.noise,
-            representations={row["name"]: _in_words(row) for row in carried if not _is_float(row)},
-            left_float={row["name"]: row["reason"] for row in carried if _is_float(row)},
+            representations={row["name"]: _in_words(row) for row in carried if row["stored"]},
+            left_float={row["name"]: row["reason"] for row in carried if not row["stored"]},
         )
         return Proven(snapshot, artifact, path)
 
 
-def _is_float(carried: dict[str, str]) -> bool:
-    return carried["representation"] in ("", *COMPUTE_TYPES)
-
-
-def _in_words(carried: dict[str, str]) -> str:
-    return carried["representation"] + (f" ({carried['reason']})" if carried["reason"] else "")
+def _in_words(carried: dict[str, Any]) -> str:
+    return carried["stored"]["name"] + (f" ({carried['reason']})" if carried["reason"] else "")
 
 
 def precision_of(target: str, snapshot: Snapshot, options: Options) -> str:
