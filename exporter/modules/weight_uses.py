@@ -14,13 +14,18 @@ from torch import Tensor, nn
 from exporter.tracing.program import FlatModule, Tensors
 from runtimes.errors import BadInput
 
-FUNCTIONS = {"linear": "linear", "conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "embedding": "embedding"}
+CONVOLUTIONS = ("conv", "conv_transpose")
+FUNCTIONS = {
+    "linear": "linear",
+    **{f"{kind}{axes}d": kind for kind in CONVOLUTIONS for axes in (1, 2, 3)},
+    "embedding": "embedding",
+}
 """Functions of torch.nn.functional that take (input, weight, ...), and the kind of layer each is."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """One call: the parameter's name, its kind (linear, conv, embedding), and the call's groups (1 but for conv)."""
+    """One call: the parameter's name, its kind (a value of FUNCTIONS), and its groups (1 but for convolutions)."""
 
     name: str
     kind: str
@@ -59,7 +64,7 @@ def watched_weights(
             rest = args[2:]
             if id(weight) not in names:
                 return original(value, weight, *rest, **named)
-            groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind == "conv" else 1
+            groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind in CONVOLUTIONS else 1
             use = Use(names[id(weight)], kind, groups)
             return after(use, original(*before(use, value, weight), *rest, **named))
 
@@ -93,18 +98,24 @@ def weight_uses(flat: FlatModule, inputs: Tensors | None = None) -> dict[str, tu
 def multiply_adds(flat: FlatModule) -> int:
     """The multiply-adds of all linear layers and convolutions in one forward pass on the example, its batch included.
 
-    A call with the output y and the weight `[out, in / groups, ...]` takes y.numel() * weight[0].numel(); the products
-    of two activations, as in attention, are not counted.
+    A call with the output y and the weight `[out, in / groups, ...]` takes y.numel() * weight[0].numel(), a transposed
+    one with the input x and the weight `[in, out / groups, ...]` x.numel() * weight[0].numel(); the products of two
+    activations, as in attention, are not counted.
     """
     sizes = {name: p[0].numel() for name, p in flat.module.named_parameters() if p.ndim > 1}
     total = 0
 
-    def count(use: Use, output: Tensor) -> Tensor:
+    def before(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal total
-        total += output.numel() * sizes[use.name] if use.kind != "embedding" else 0
+        total += value.numel() * sizes[use.name] if use.kind == "conv_transpose" else 0
+        return value, weight
+
+    def after(use: Use, output: Tensor) -> Tensor:
+        nonlocal total
+        total += output.numel() * sizes[use.name] if use.kind in ("linear", "conv") else 0
         return output
 
-    with torch.no_grad(), watched_weights(flat.module, after=count):
+    with torch.no_grad(), watched_weights(flat.module, before, after):
         flat.compute(dict(flat.example))
     return total
 

@@ -18,10 +18,10 @@ from exporter.compression.analysis.calibration import METHODS, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.passes import distill
-from exporter.low_bit.codes import Layer, best_clip, largest_scale, low_bit_weight, nearest_codes
+from exporter.low_bit.codes import Layer, best_clip, granularity_of, largest_scale, low_bit_weight, nearest_codes
 from exporter.low_bit.weight import LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import Use, left_out, watched_weights, weight_uses
+from exporter.modules.weight_uses import CONVOLUTIONS, Use, left_out, watched_weights, weight_uses
 from exporter.sources.inputs import reference
 from exporter.tracing.program import FlatModule
 from exporter.training.loop import TrainingSettings, batches, label_loss, summary, train
@@ -143,11 +143,12 @@ def choose_layers(uses: Mapping[str, tuple[Use, ...]], settings: Settings, conte
 
 def _layer(name: str, used: tuple[Use, ...], settings: Settings, context: Context) -> Layer:
     kind = used[0].kind
-    asked = {"linear": settings.bits, "conv": settings.conv_bits, "embedding": settings.embedding_bits}[kind]
+    asked = settings.conv_bits if kind in CONVOLUTIONS else {"linear": settings.bits}.get(kind, settings.embedding_bits)
     grouped = any(use.groups > 1 for use in used)
     if {use.kind for use in used} & {"embedding"}:
         return Layer(kind, asked, "float")
-    return Layer(kind, 8 if grouped else asked, _activations(name, kind, asked, settings, context))
+    activations = _activations(name, kind, asked, settings, context)
+    return Layer(kind, 8 if grouped else asked, activations, granularity_of(kind, grouped))
 
 
 def _activations(name: str, kind: str, bits: int, settings: Settings, context: Context) -> str:
@@ -156,7 +157,7 @@ def _activations(name: str, kind: str, bits: int, settings: Settings, context: C
     chosen = settings.activations
     if chosen == "auto":
         chosen = "static" if context.task else "dynamic"
-    if chosen == "dynamic" and kind == "conv":
+    if chosen == "dynamic" and kind in CONVOLUTIONS:
         raise BadInput(
             "dynamic int8 is 10 times slower than float on convolutions",
             where=name,

@@ -22,7 +22,7 @@ from exporter.compression.analysis.error_compensation import compensated_codes, 
 from exporter.compression.analysis.sensitivity import sensitivities
 from exporter.compression.model import Context, Model, PassReport
 from exporter.compression.passes import distill
-from exporter.low_bit.codes import Layer, best_clip, low_bit_weight, ternarize
+from exporter.low_bit.codes import Layer, best_clip, granularity_of, low_bit_weight, ternarize
 from exporter.low_bit.weight import LARGEST_CODE, PER_CHANNEL, Granularity, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, watched_weights, weight_uses
@@ -153,12 +153,17 @@ def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[d
             where=NAME,
             remedy="set first_last_bits to 2, or give layers 2 bits in layer_bits",
         )
-    layers = {n: Layer(uses[n][0].kind, b, _activations(uses[n], settings)) for n, b in bits.items() if b != FLOAT}
+    layers = {n: _layer(uses[n], b, settings) for n, b in bits.items() if b != FLOAT}
     counts = Counter(f"{layer.kind} {_word(layer.bits)}" for layer in layers.values())
     notes = [", ".join(f"{count} {what}" for what, count in counts.items())]
     notes += [f"left float: {', '.join(n for n, b in bits.items() if b == FLOAT)}"] if FLOAT in bits.values() else []
     notes += [f"most sensitive, {_word(settings.sensitive_bits)}: {', '.join(sensitive)}"] if sensitive else []
     return layers, tuple(notes)
+
+
+def _layer(used: tuple[Use, ...], bits: int, settings: Settings) -> Layer:
+    granularity = granularity_of(used[0].kind, grouped=any(use.groups > 1 for use in used))
+    return Layer(used[0].kind, bits, _activations(used, settings), granularity)
 
 
 def _word(bits: int) -> str:
