@@ -15,6 +15,7 @@ from exporter.compression.analysis.sensitivity import sensitivities
 from exporter.compression.model import Context, Model
 from exporter.compression.passes import ternary
 from exporter.compression.passes.ternary import Settings, straight_through
+from exporter.low_bit.weight import Granularity
 from exporter.modules.weight_uses import weight_uses
 from exporter.tracing.program import FlatModule
 from exporter.training.loop import TrainingSettings, label_loss, train
@@ -197,6 +198,23 @@ def test_each_kind_of_layer_has_its_bits_and_activations():
     for name in model.low_bit:
         assert np.array_equal(again.low_bit[name].codes, model.low_bit[name].codes)
         assert torch.equal(*(dict(m.flat.module.named_parameters())[name] for m in (model, again)))
+
+
+@pytest.mark.parametrize("method", ["round", "compensate", "train"])
+def test_a_transposed_convolution_has_a_scale_for_each_output(method):
+    torch.manual_seed(0)
+    module = nn.Sequential(*(nn.ConvTranspose2d(i, o, 2, 2) for i, o in ((3, 4), (4, 5), (5, 2))))
+    flat = FlatModule(module.eval(), (torch.randn(1, 3, 2, 2),), {})
+    splits = [Split({next(iter(flat.example)): torch.randn(4, 3, 2, 2).numpy()}, None) for _ in range(3)]
+    context = Context(flat, Task("pictures", "", (), *splits, accuracy_of))
+    model, report = ternary.apply(Model(flat), Settings(method=method, epochs=1), context)
+    middle = model.low_bit["1.weight"]
+    assert (middle.kind, middle.bits, middle.scale.shape, middle.activations) == ("conv_transpose", 2, (5,), "float")
+    assert all(w.granularity == Granularity(axis=1) for w in model.low_bit.values())
+    assert set(np.unique(middle.codes)) <= {-1, 0, 1}
+    held = model.flat.module.get_parameter("1.weight").detach().numpy()
+    assert held.tobytes() == (middle.codes * middle.scale.reshape(1, 5, 1, 1)).tobytes()
+    assert ("no error compensation, just rounding: 1.weight" in report.notes) == (method != "round")
 
 
 def test_a_small_embedding_stays_int8():
