@@ -28,6 +28,18 @@ BLOB = struct.Struct("<IIQQ")
 BLOB_SENTINEL, BLOB_FLOAT32, BLOB_ALIGNMENT = 0xDEADBEEF, 2, 64
 
 
+def main_operations(path: Path) -> list[Any]:
+    """The operations of a package's ML Program, as MIL's protobuf has them.
+
+    Raises BadInput when it is no ML Program that can be read.
+    """
+    from runtimes.coreml_runtime import read_specification
+    from runtimes.mil.evaluator import main_block
+
+    specification, _ = read_specification(path)
+    return list(main_block(specification.mlProgram).operations)
+
+
 def contents(path: Path) -> Contents:
     """See `Reader`."""
     from runtimes.coreml_runtime import read_specification, signature_of

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from exporter.formats.coreml_file import main_operations
 from runtimes.kernels import KernelTruth
 
 CODED = {
@@ -27,11 +28,7 @@ def kernels(package: Path) -> KernelTruth:
 
     Raises BadInput when it is no ML Program that can be read.
     """
-    from runtimes.coreml_runtime import read_specification
-    from runtimes.mil.evaluator import main_block
-
-    specification, _ = read_specification(package)
-    operations = main_block(specification.mlProgram).operations
+    operations = main_operations(package)
     values = {"float": 0, "codes": 0}
     coded: set[str] = set()
     between = {name for operation in operations if _is_constexpr(operation) for name in _inputs(operation)}

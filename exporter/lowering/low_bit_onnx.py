@@ -15,14 +15,15 @@ import numpy as np
 
 from exporter.low_bit.grid import grid_of
 from exporter.low_bit.weight import LowBit, LowBitWeight, Range
+from exporter.lowering.found_weights import Layout, find
 from exporter.lowering.onnx_graph import Found, Writer, only_reader, replace_value
 from exporter.lowering.representation import Carried, representation
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-TOLERANCE = 1e-5
-"""How far the converter may have moved a weight, in scales."""
+LAYOUT = Layout(lambda rank: ((0, 1), (1, 0)) if rank == 2 else (tuple(range(rank)),))
+"""The converter turns the weight of a linear layer around, and leaves every other as it is."""
 IR_VERSIONS = {21: 10, 25: 13}
 """The least version of the file format for an opset with types of its own."""
 CONTRIB = "com.microsoft"
@@ -64,7 +65,7 @@ def carry(model: ir.Model, low_bit: LowBit) -> tuple[Carried, ...]:
         model.opset_imports[CONTRIB] = 1
     RemoveUnusedNodesPass()(model)
     TopologicalSortPass()(model)
-    return tuple(writer.carried.get(name, Carried(name, "", NOT_FOUND)) for name in low_bit)
+    return tuple(writer.carried.get(name, Carried(name, None, NOT_FOUND)) for name in low_bit)
 
 
 def _raise_opset(model: ir.Model, opset: int) -> None:
@@ -81,8 +82,8 @@ def _raise_opset(model: ir.Model, opset: int) -> None:
 def _find(model: ir.Model, low_bit: LowBit) -> Iterator[Found]:
     """The constants that hold low-bit weights.
 
-    Where several layers have one value (untrained copies of a layer), the first stands for all: their ranges cannot be
-    told apart, and become one that covers them.
+    Where several layers have one value (untrained copies of a layer), one stands for all: their ranges cannot be told
+    apart, and become one that covers them.
     """
     import onnx_ir as ir
 
@@ -90,36 +91,9 @@ def _find(model: ir.Model, low_bit: LowBit) -> Iterator[Found]:
         tensor = constant.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT:
             continue
-        value = tensor.numpy()
-        for transposed in (False, True) if value.ndim == 2 else (False,):
-            here = value.T if transposed else value
-            names = tuple(name for name, weight in low_bit.items() if _holds(here, weight))
-            if names:
-                yield Found(constant, names, _one([low_bit[name] for name in names]), transposed)
-                break
-
-
-def _holds(value: np.ndarray, weight: LowBitWeight) -> bool:
-    if value.shape != weight.codes.shape:
-        return False
-    scale = weight.scale.reshape(-1, *[1] * (value.ndim - 1))
-    return all(
-        bool(np.all(np.abs(value[part] - weight.codes[part] * scale[part]) <= TOLERANCE * scale[part]))
-        for part in (slice(1), slice(1, None))  # most others differ in the first channel
-    )
-
-
-def _one(weights: list[LowBitWeight]) -> LowBitWeight:
-    """The first of several weights of one value, its ranges wide enough for all of them."""
-    return replace(
-        weights[0],
-        inputs=_hull([w.inputs for w in weights if w.inputs]),
-        outputs=_hull([w.outputs for w in weights if w.outputs]),
-    )
-
-
-def _hull(ranges: list[Range]) -> Range | None:
-    return Range(min(r.low for r in ranges), max(r.high for r in ranges)) if ranges else None
+        found = find(str(constant.name), tensor.numpy(), low_bit, LAYOUT)
+        if found:
+            yield Found(constant, found.names, found.weight, found.axes == (1, 0))
 
 
 def _integer_convolutions(graph: ir.Graph, found: list[Found]) -> dict[ir.Node, LowBitWeight]:
@@ -183,7 +157,7 @@ def _rewrite(graph: ir.Graph, writer: Writer, found: Found, integer: Collection[
             weight = writer.op("Mul", writer.as_float(writer.codes(held)), writer.scale_of(held))
             node.replace_input_with(index, weight)
             reason = LEFT_FLOAT if stored.activations != "float" else reason
-    writer.carried.update({name: Carried(name, stored.name, reason) for name in found.names})
+    writer.carried.update({name: Carried(name, stored, reason) for name in found.names})
 
 
 def _uses(found: Found) -> Iterator[tuple[ir.Node, int, Found]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,17 +18,17 @@ from exporter.formats.tflite_file import constant, operator_name, read
 from exporter.formats.tflite_writer import add_tensor, operator_code, write
 from exporter.low_bit.grid import grid_of
 from exporter.low_bit.weight import LowBit, LowBitWeight, Range
+from exporter.lowering.found_weights import Layout, find
 from exporter.lowering.representation import Carried, Representation, representation
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_quantizer import qtyping
 
-TOLERANCE = 1e-6
-"""How far a converter's own rounding may have moved a weight, relative to it: 8 float32 epsilons."""
-WEIGHT, BIAS = 1, 2
-"""Which of an operator's inputs they are."""
-INTEGER_OPERATORS = ("FULLY_CONNECTED", "CONV_2D")
+WEIGHT = 1
+"""Which of an operator's inputs it is."""
+INTEGER_OPERATORS = {"FULLY_CONNECTED": (0, 2), "CONV_2D": (0, 2), "TRANSPOSE_CONV": (2, 3)}
+"""Operators with integer kernels, and which of their inputs the activations and the bias are."""
 DEPTHWISE = "DEPTHWISE_CONV_2D"
 LOOKUP = "EMBEDDING_LOOKUP"
 FEW_CHANNELS = 4
@@ -44,8 +43,9 @@ AXES: dict[int, tuple[tuple[int, ...], ...]] = {
     4: ((0, 2, 3, 1), (1, 2, 3, 0)),
     5: ((2, 3, 4, 1, 0),),
 }
-"""How operators order the axes of PyTorch's weights: FULLY_CONNECTED [out, in], CONV_2D [out, h, w, in],
-DEPTHWISE_CONV_2D [1, h, w, out], CONV_3D [d, h, w, in, out]."""
+"""How operators order the axes of PyTorch's weights: FULLY_CONNECTED [out, in], CONV_2D and TRANSPOSE_CONV
+[out, h, w, in], DEPTHWISE_CONV_2D [1, h, w, out], CONV_3D [d, h, w, in, out]."""
+LAYOUT = Layout(lambda rank: AXES.get(rank, ()), first_rows=True, factor=True)
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Found:
     @property
     def bits(self) -> int:
         """Bits a code takes in the file."""
-        return int(self.stored.name.removeprefix("int")[0])
+        return self.stored.bits
 
     @functools.cached_property
     def parameters(self) -> qtyping.UniformQuantParams:
         """Codes and scales for the file; a channel of zeros gets the scale of another, since kernels take no 0."""
         from ai_edge_quantizer import qtyping
 
-        scale = (self.weight.scale[: self.codes.shape[self.axis]] * abs(self.factor)).astype(np.float32)
+        scale = (self.weight.scale * abs(self.factor)).astype(np.float32)
         return qtyping.UniformQuantParams(
             num_bits=self.bits,
             quantized_dimension=self.axis,
@@ -102,7 +102,7 @@ def carry(content: bytes, low_bit: LowBit) -> tuple[bytes, tuple[Carried, ...]]:
     model = read(content)
     plan: Plan = {}
     names: list[dict[int, str]] = []
-    carried = {name: Carried(name, "float32", NOT_FOUND) for name in low_bit}
+    carried = {name: Carried(name, None, NOT_FOUND) for name in low_bit}
     for graph in model.subgraphs:
         found = _find(model, graph, low_bit)
         changes, notes = _plan(model, graph, found)
@@ -111,9 +111,10 @@ def carry(content: bytes, low_bit: LowBit) -> tuple[bytes, tuple[Carried, ...]]:
         for weight in found.values():
             for name in weight.names:
                 if name in notes:
-                    carried[name] = Carried(name, f"int{weight.bits}, DEQUANTIZE", notes[name])
+                    widened = replace(weight.stored, name=f"int{weight.bits}, DEQUANTIZE", activations="float")
+                    carried[name] = Carried(name, widened, notes[name])
                 else:
-                    carried[name] = Carried(name, weight.stored.name)
+                    carried[name] = Carried(name, weight.stored)
     _transform(model, plan)
     for graph, weights in zip(model.subgraphs, names, strict=True):
         _scale_after_lookup(model, graph)
@@ -128,60 +129,11 @@ def _find(model: schema.ModelT, graph: schema.SubGraphT, low_bit: LowBit) -> dic
         value = constant(model, tensor)
         if value is None or value.dtype != np.float32 or i in graph.outputs:
             continue
-        matches = {name: match for name, weight in low_bit.items() if (match := _match(value, weight))}
-        factors = [match[2] for match in matches.values()]
-        same = {name: m for name, m in matches.items() if m[2] == (1.0 if 1.0 in factors else factors[0])}
-        if same:
-            weight = _with_ranges_of_all([low_bit[name] for name in same])
-            found[i] = Found(tuple(same), weight, *next(iter(same.values())), representation("tflite", weight))
+        held = find(tensor.name.decode(), value, low_bit, LAYOUT)
+        if held:
+            stored = representation("tflite", held.weight)
+            found[i] = Found(held.names, held.weight, held.codes, held.axis, held.factor, stored)
     return found
-
-
-def _match(value: np.ndarray, weight: LowBitWeight) -> tuple[np.ndarray, int, float] | None:
-    """The codes in the order of a constant, the axis of their channels, and the factor, if it holds such a weight."""
-    for codes, axis in _orders(weight, value.shape):
-        if codes.shape != value.shape:
-            continue
-        by_channel, here = np.moveaxis(codes, axis, 0), np.moveaxis(value, axis, 0)
-        scale = weight.scale[: len(by_channel)].astype(np.float32).reshape(-1, *[1] * (value.ndim - 1))
-        factor: float | None = None
-        for part in (slice(1), slice(None)):  # most others differ in the first channel
-            factor = _factor(here[part], by_channel[part] * scale[part])
-            if factor is None:
-                break
-        if factor is not None:
-            return codes, axis, factor
-    return None
-
-
-def _orders(weight: LowBitWeight, shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, int]]:
-    """The codes in every order that a constant of this shape may have, and the axis of the channels there."""
-    codes = weight.codes[:, :, None] if weight.codes.ndim == 3 else weight.codes  # [out, in, 1, width] as litert-torch
-    if codes.ndim == len(shape):
-        yield from ((codes.transpose(axes), axes.index(0)) for axes in AXES[codes.ndim])
-    if weight.kind == "embedding" and len(shape) > 1 and shape[-2:] != codes.shape:
-        rows = codes[: shape[-2]]  # the look-up of fixed positions, which the converter has computed
-        if rows.size == np.prod(shape):
-            yield rows.reshape(shape), len(shape) - 2
-
-
-def _factor(value: np.ndarray, weight: np.ndarray) -> float | None:
-    """By which number a weight was multiplied to give `value`, None if by none; 1 if both are the same."""
-    exact = weight.astype(np.float64)
-    for factor in (1.0, np.vdot(exact, value) / (np.vdot(exact, exact) or 1.0)):
-        if (np.abs(value - factor * weight) <= TOLERANCE * np.abs(factor * weight)).all():
-            return float(factor)
-    return None
-
-
-def _with_ranges_of_all(weights: Sequence[LowBitWeight]) -> LowBitWeight:
-    """The first of weights of one value, its ranges wide enough for the layers of all."""
-
-    def widest(ranges: Iterable[Range | None]) -> Range | None:
-        known = [r for r in ranges if r]
-        return Range(min(r.low for r in known), max(r.high for r in known)) if known else None
-
-    return replace(weights[0], inputs=widest(w.inputs for w in weights), outputs=widest(w.outputs for w in weights))
 
 
 Plan = dict[str, "qtyping.TensorTransformationParams"]
@@ -242,15 +194,16 @@ def _plan_activations(plan: Plan, model: schema.ModelT, graph: schema.SubGraphT,
     from ai_edge_quantizer import qtyping
 
     operator = graph.operators[index]
-    _consume(plan, graph, index, 0, "ADD_QUANTIZE", _activation(weight.weight.inputs))
+    inputs, at_bias = INTEGER_OPERATORS[operator_name(model, operator)]
+    _consume(plan, graph, index, inputs, "ADD_QUANTIZE", _activation(weight.weight.inputs))
     bias = _bias(model, graph, operator)
     if bias is not None:
         scale = _bias_scale(weight)
         codes = np.rint(bias / scale).astype(np.int32)
-        _own(model, graph, operator, BIAS)
+        _own(model, graph, operator, at_bias)
         zero = np.zeros(scale.shape, np.int64)
         _consume(
-            plan, graph, index, BIAS, "QUANTIZE_TENSOR", qtyping.UniformQuantParams(32, 0, scale, zero, True, codes)
+            plan, graph, index, at_bias, "QUANTIZE_TENSOR", qtyping.UniformQuantParams(32, 0, scale, zero, True, codes)
         )
     change = qtyping.QuantTransformation.ADD_DEQUANTIZE
     output = _entry(plan, graph.tensors[operator.outputs[0]])
@@ -258,8 +211,9 @@ def _plan_activations(plan: Plan, model: schema.ModelT, graph: schema.SubGraphT,
 
 
 def _bias(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT) -> np.ndarray | None:
-    given = len(operator.inputs) > BIAS and operator.inputs[BIAS] >= 0
-    return constant(model, graph.tensors[operator.inputs[BIAS]]) if given else None
+    _, at = INTEGER_OPERATORS[operator_name(model, operator)]
+    given = len(operator.inputs) > at and operator.inputs[at] >= 0
+    return constant(model, graph.tensors[operator.inputs[at]]) if given else None
 
 
 def _bias_scale(weight: Found) -> np.ndarray:

@@ -118,8 +118,8 @@ class Writer:
         """The scale, shaped for a multiplication with codes in the constant's order."""
         if found.transposed:
             return self.channel_scale(found)
-        shape = [-1, *[1] * (found.weight.codes.ndim - 1)]
-        return self.constant(found.name, "scale", found.scale.reshape(shape))
+        scale = found.weight.granularity.along(found.scale, found.weight.codes.shape)
+        return self.constant(found.name, "scale", scale)
 
     def channel_scale(self, found: Found) -> ir.Value:
         """The scale as `[channels]`."""

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBit, LowBitWeight
+from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBitWeight
 from runtimes.errors import BadInput
 
 
 @dataclass(frozen=True)
 class Representation:
-    """How a format stores and computes a kind of layer: `name` for the lowering, `why` for the reader.
+    """How a format stores and computes a kind of layer: `name` for the manifest, `why` for the reader.
 
-    `activations` is how the layer really computes there, which may be simpler than the recipe asked for: "float",
-    "dynamic" or "static". `opset` and `min_ios` are the least versions of the format that have it.
+    `bits` is what a code takes in the file. `activations` is how the layer really computes there, which may be simpler
+    than the recipe asked for: "float", "dynamic" or "static". `opset` and `min_ios` are the least versions of the
+    format that have it.
     """
 
     name: str
+    bits: int
     why: str
     activations: str = "float"
     opset: int = 18
@@ -36,22 +38,54 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Carried:
-    """How an artifact stores a low-bit weight: by a representation's name, or "float32" with the reason why."""
+    """How an artifact stores a low-bit weight: None where it stays float; `reason` says why it is no better."""
 
     name: str
-    representation: str
+    stored: Representation | None
     reason: str = ""
 
 
-TABLE: dict[tuple[str, str, int, str], Representation | Refusal] = {}
-"""(format, layer kind, bits, activations) -> representation or refusal; every combination has a row."""
+TABLE: dict[tuple[str, str, int, str], Representation] = {}
+"""(format, layer kind, bits, activations) -> representation; every combination has a row."""
 
-COREML_PALETTE = "2-bit palette"
+PER_CHANNEL_REMEDY = "quantize it per channel"
+GROUPS: dict[tuple[str, str], Refusal | None] = {
+    **{
+        ("onnx", kind): Refusal(
+            "what is written for ONNX multiplies all codes of a channel by one scale",
+            PER_CHANNEL_REMEDY,
+        )
+        for kind in KINDS
+    },
+    **{
+        ("tflite", kind): Refusal(
+            "what is written for TFLite has one scale for all codes of a channel",
+            PER_CHANNEL_REMEDY,
+        )
+        for kind in KINDS
+    },
+    ("coreml", "linear"): None,
+    ("coreml", "embedding"): None,
+    **{
+        ("coreml", kind): Refusal(
+            "Core ML's blocks run along one axis, and a group of a convolution's values runs along several",
+            PER_CHANNEL_REMEDY,
+        )
+        for kind in ("conv", "conv_transpose")
+    },
+}
+"""(format, layer kind) -> why scales for groups of a channel's values are refused there; None where they are stored."""
+COREML_GROUPS_IOS = 18
+"""The first with scales for blocks."""
+
 COREML = {
-    8: Representation("int8 per channel", "codes and a scale per channel, which iOS 16 already knows", min_ios=16),
-    4: Representation("int4 per channel", "half of int8's size; iOS 18 is the first with four-bit codes", min_ios=18),
+    8: Representation("int8 per channel", 8, "codes and a scale per channel, which iOS 16 already knows", min_ios=16),
+    4: Representation(
+        "int4 per channel", 4, "half of int8's size; iOS 18 is the first with four-bit codes", min_ios=18
+    ),
     2: Representation(
-        COREML_PALETTE,
+        "2-bit palette",
+        2,
         "a palette of -1, 0 and 1 and a scale per channel: a ternary weight exactly, in half of int4's size",
         min_ios=18,
     ),
@@ -73,47 +107,55 @@ TABLE.update(
 
 ONNX_OPSETS = {8: 18, 4: 21, 2: 25}
 """By bits: the first that has INT8, INT4 and INT2."""
+ONLY_FLOAT = ("embedding", "conv_transpose")
+"""Layers that compute in floating point whatever a recipe asks of their activations."""
 ONNX = {
-    ("linear", "float"): Representation(
-        "codes, Cast, Mul", "made float once, at load, so as fast as fp32; MatMulNBits with float activations is slower"
+    ("linear", "float"): (
+        "codes, Cast, Mul",
+        "float",
+        "made float once, at load, so as fast as fp32; MatMulNBits with float activations is slower",
     ),
-    ("linear", "dynamic"): Representation(
+    ("linear", "dynamic"): (
         "codes, MatMulInteger",
+        "dynamic",
         "int8 kernels; MatMulNBits with int8 activations gains less, but for a single row",
-        activations="dynamic",
     ),
-    ("linear", "static"): Representation(
+    ("linear", "static"): (
         "codes, MatMulIntegerToFloat",
+        "static",
         "int8 kernels; QDQ, which quantizes the output too, is no faster and loses accuracy in transformers",
-        activations="static",
     ),
-    ("conv", "float"): Representation("codes, Cast, Mul", "made float once, at load, so as fast as fp32"),
-    ("conv", "dynamic"): Representation(
-        "codes, Cast, Mul", "made float once, at load; ConvInteger is many times slower"
-    ),
-    ("conv", "static"): Representation(
+    ("conv", "float"): ("codes, Cast, Mul", "float", "made float once, at load, so as fast as fp32"),
+    ("conv", "dynamic"): ("codes, Cast, Mul", "float", "made float once, at load; ConvInteger is many times slower"),
+    ("conv", "static"): (
         "codes, QDQ",
+        "static",
         "int8 kernels where one convolution follows another; between HardSwish and products it is float, since going "
         "to and fro between int8 and float costs more than int8 gains",
-        activations="static",
     ),
-    ("embedding", "float"): Representation(
+    ("conv_transpose", "float"): (
+        "codes, Cast, Mul",
+        "float",
+        "made float once, at load, so as fast as fp32; onnxruntime has no integer kernel of ConvTranspose for a CPU",
+    ),
+    ("embedding", "float"): (
         "codes, Gather",
+        "float",
         "only the rows looked up become float; GatherBlockQuantized gains nothing at 8 bits, and less at 4",
     ),
 }
-"""All of them as onnxruntime 1.32 computes them on x86-64; the same at every width, as codes become int8 at load."""
+"""(layer kind, activations) -> name, activations as computed, why.
+
+All of them as onnxruntime 1.32 computes them on x86-64; the same at every width, as codes become int8 at load.
+"""
 
 TABLE.update(
     {
-        ("onnx", kind, bits, activations): replace(
-            stored := ONNX[kind, "float" if kind == "embedding" else activations],
-            name=f"int{bits} {stored.name}",
-            opset=opset,
-        )
+        ("onnx", kind, bits, asked): Representation(f"int{bits} {name}", bits, why, used, opset)
         for kind in KINDS
         for bits, opset in ONNX_OPSETS.items()
-        for activations in ACTIVATIONS
+        for asked in ACTIVATIONS
+        for name, used, why in [ONNX[kind, "float" if kind in ONLY_FLOAT else asked]]
     }
 )
 
@@ -139,6 +181,10 @@ TFLITE = {
     ("conv", 2, "static"): ("int4, static", "exact in int4: CONV_2D with INT2 weights is refused by LiteRT"),
     ("conv", 2, "dynamic"): ("int4, dynamic", "exact in int4: CONV_2D with INT2 weights gives NaN"),
     ("conv", 2, "float"): ("int2, DEQUANTIZE", "exact, but made float at each run, so slower than fp32"),
+    ("conv_transpose", 8, "static"): ("int8, static", "int8 kernels, on ranges that are known before"),
+    ("conv_transpose", 8, "float"): ("int8, DEQUANTIZE", "made float once, at load, so as fast as fp32"),
+    ("conv_transpose", 4, "float"): ("int4, DEQUANTIZE", "exact, but made float at each run, so slower than fp32"),
+    ("conv_transpose", 2, "float"): ("int2, DEQUANTIZE", "exact, but made float at each run, so slower than fp32"),
     ("embedding", 8, "float"): ("int8, EMBEDDING_LOOKUP", "only the rows looked up become float"),
     ("embedding", 4, "float"): ("int4, EMBEDDING_LOOKUP", "only the rows looked up become float; exact in whole bytes"),
     ("embedding", 2, "float"): ("int2, EMBEDDING_LOOKUP", "only the rows looked up become float; exact in whole bytes"),
@@ -147,11 +193,12 @@ TFLITE = {
 
 TABLE.update(
     {
-        ("tflite", kind, bits, asked): Representation(*TFLITE[kind, bits, used], activations=used)
+        ("tflite", kind, bits, asked): Representation(name, int(name[3]), why, activations=used)
         for kind in KINDS
         for bits in LARGEST_CODE
         for asked in ACTIVATIONS
-        for used in ["float" if kind == "embedding" else asked]
+        for used in [asked if (kind, bits, asked) in TFLITE else "float"]
+        for name, why in [TFLITE[kind, bits, used]]
     }
 )
 
@@ -163,17 +210,14 @@ WHOLE_TENSOR = ("onnx",)
 def representation(target: str, weight: LowBitWeight) -> Representation:
     """The representation of one weight: in a format of WHOLE_TENSOR, a dynamic one with ranges is static.
 
-    Raises BadInput for a combination that is refused.
+    Raises BadInput for groups that the format cannot store.
     """
     calibrated = target in WHOLE_TENSOR and weight.activations == "dynamic" and weight.inputs is not None
-    found = TABLE[target, weight.kind, weight.bits, "static" if calibrated else weight.activations]
-    if isinstance(found, Refusal):
-        raise BadInput(found.reason, where=target, remedy=found.remedy)
-    return found
-
-
-def check_representations(targets: tuple[str, ...], low_bit: LowBit) -> None:
-    """Raise BadInput for the first weight that a target refuses."""
-    for target in targets:
-        for weight in low_bit.values():
-            representation(target, weight)
+    stored = TABLE[target, weight.kind, weight.bits, "static" if calibrated else weight.activations]
+    if weight.granularity.group is None:
+        return stored
+    refusal = GROUPS[target, weight.kind]
+    if refusal:
+        raise BadInput(refusal.reason, where=target, remedy=refusal.remedy)
+    name = f"{stored.name.removesuffix(' per channel')} in groups of {weight.granularity.group}"
+    return replace(stored, name=name, min_ios=max(stored.min_ios, COREML_GROUPS_IOS))

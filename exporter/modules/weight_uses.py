@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from exporter.tracing.flat_module import FlatModule, Tensors
 from runtimes.errors import BadInput
 
+CONVOLUTIONS = ("conv", "conv_transpose")
 FUNCTIONS: Mapping[Callable[..., Any], str] = {
     nn.functional.linear: "linear",
     nn.functional.conv1d: "conv",
@@ -86,7 +87,7 @@ class _Watch(TorchFunctionMode):
     def _used(self, kind: str, func: Any, input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Any:
         if id(weight) not in self.names:
             return func(input, weight, *rest, **named)
-        groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind.startswith("conv") else 1
+        groups = named.get("groups", rest[4] if len(rest) > 4 else 1) if kind in CONVOLUTIONS else 1
         use = Use(self.names[id(weight)], kind, groups)
         return self.after(use, func(*self.before(use, input, weight), *rest, **named))
 
@@ -121,12 +122,8 @@ def weight_uses(flat: FlatModule, inputs: Tensors | None = None) -> dict[str, tu
 
 
 def uses_to_round(flat: FlatModule, low_bit: Collection[str]) -> dict[str, tuple[Use, ...]]:
-    """The uses of every weight that low-bit codes can stand for and that is none of `low_bit` yet.
-
-    Codes have one scale for each index of axis 0, and a transposed convolution has its inputs there.
-    """
-    uses = weight_uses(flat).items()
-    return {n: used for n, used in uses if n not in low_bit and all(use.kind != "conv_transpose" for use in used)}
+    """The uses of every weight that is none of `low_bit` yet."""
+    return {name: used for name, used in weight_uses(flat).items() if name not in low_bit}
 
 
 def output_first(weight: Tensor, groups: int) -> Tensor:

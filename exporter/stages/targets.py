@@ -27,7 +27,7 @@ from runtimes.bundle import digest
 from runtimes.compare import NOTHING_PROVEN, RELATIVE_TOLERANCE, Limits
 from runtimes.errors import ParityFailed, UnsupportedOperation
 from runtimes.signature import Signature, TensorSpec
-from runtimes.types import COMPUTE_TYPES, SCHEMA_VERSION, Artifact, Parity
+from runtimes.types import SCHEMA_VERSION, Artifact, Parity
 
 LOWER_TIMEOUT_S = 3600.0
 TRAINING_TIMEOUT_S = 48 * 3600.0
@@ -185,7 +185,7 @@ class Targets:
             if any(self._lacking.values()) and (later or len(self._lacking) == len(self._options.targets)):
                 self._run.children.kill()
 
-    def _prove(self, target: str, index: int, carried: list[dict[str, str]]) -> Proven:
+    def _prove(self, target: str, index: int, carried: list[dict[str, Any]]) -> Proven:
         lowered = time.monotonic()
         snapshot, path, options = self.snapshots[index], self._place(target, index), self._options
         needs: TargetNeeds = snapshot.targets[target]
@@ -219,8 +219,8 @@ class Targets:
             compute=compute,
             golden=needs.golden,
             noise=needs.noise,
-            representations={row["name"]: _in_words(row) for row in carried if not _is_float(row)},
-            left_float={row["name"]: row["reason"] for row in carried if _is_float(row)},
+            representations={row["name"]: _in_words(row) for row in carried if row["stored"]},
+            left_float={row["name"]: row["reason"] for row in carried if not row["stored"]},
         )
         return Proven(snapshot, artifact, path)
 
@@ -245,12 +245,8 @@ def mend(proof: Parity, *, quantized: bool) -> str:
     return "nothing was written; leave out this target, or give --atol if the model can bear that error"
 
 
-def _is_float(carried: dict[str, str]) -> bool:
-    return carried["representation"] in ("", *COMPUTE_TYPES)
-
-
-def _in_words(carried: dict[str, str]) -> str:
-    return carried["representation"] + (f" ({carried['reason']})" if carried["reason"] else "")
+def _in_words(carried: dict[str, Any]) -> str:
+    return carried["stored"]["name"] + (f" ({carried['reason']})" if carried["reason"] else "")
 
 
 def precision_of(target: str, snapshot: Snapshot, options: Options) -> str:

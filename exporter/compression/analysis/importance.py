@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.modules.structure import TRANSPOSED, Block, Cut, Group, first_tensor, input_axis, path_of, with_hooks
-from exporter.modules.weight_uses import Use, watched_weights
+from exporter.modules.weight_uses import CONVOLUTIONS, Use, watched_weights
 from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.training.batches import batches
 from exporter.training.context import Context
@@ -107,7 +107,7 @@ def _activation_squares(
     found: dict[tuple[int, str], Tensor] = {}
 
     def see(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        last = value.movedim(1, -1) if use.kind.startswith("conv") else value
+        last = value.movedim(1, -1) if use.kind in CONVOLUTIONS else value
         for i, reader in readers.get(use.name, ()):
             norms = _by_unit(last.double().square(), reader, groups[i].size).sqrt()  # [batch, ..., units]
             means = norms.reshape(len(norms), -1, groups[i].size).mean(1)

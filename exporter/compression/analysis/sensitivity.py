@@ -12,10 +12,10 @@ from torch import Tensor
 from benchmarks.tasks.task import Split, Task
 from exporter.compression.analysis.emulation import signal_to_noise_db
 from exporter.compression.model import Model
-from exporter.low_bit.codes import best_clip, quantize_weight, ternarize
-from exporter.low_bit.weight import LowBitWeight
+from exporter.low_bit.codes import best_clip, granularity_of, quantize_weight, ternarize
+from exporter.low_bit.weight import PER_CHANNEL, Granularity, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.weight_uses import uses_to_round
+from exporter.modules.weight_uses import Use, uses_to_round
 from exporter.sources.inputs import reference
 from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.training.batches import batches
@@ -64,7 +64,9 @@ def sensitivities(
     for done, (name, used) in enumerate(uses.items()):
         context.progress("sensitivity", done, len(uses))
         weight = parameters[name]
-        outputs = {width: _outputs_with(flat, weight, rounded(weight, width), inputs) for width in bits}
+        outputs = {
+            width: _outputs_with(flat, weight, rounded(weight, width, _granularity(used)), inputs) for width in bits
+        }
         snr_db = {width: signal_to_noise_db(exact, changed) for width, changed in outputs.items()}
         score = {}
         if task and split and split.labels is not None and task.gallery is None:
@@ -74,13 +76,18 @@ def sensitivities(
     return tuple(sorted(found, key=lambda layer: layer.snr_db[min(bits)]))
 
 
-def rounded(weight: Tensor, bits: int) -> Tensor:
+def _granularity(used: Sequence[Use]) -> Granularity:
+    return granularity_of(used[0].kind, grouped=any(use.groups > 1 for use in used))
+
+
+def rounded(weight: Tensor, bits: int, granularity: Granularity = PER_CHANNEL) -> Tensor:
     """The value of a weight in 8, 4 or 2 bits, float32 of its shape."""
     if bits == 2:
-        codes, scale = ternarize(weight)
+        codes, scale = ternarize(weight, granularity)
     else:
-        codes, scale = quantize_weight(weight, bits, best_clip(weight.detach(), bits))
-    return torch.from_numpy(LowBitWeight(codes, scale, bits, "linear").value)
+        clip = best_clip(weight.detach(), bits, granularity=granularity)
+        codes, scale = quantize_weight(weight, bits, clip, granularity)
+    return torch.from_numpy(LowBitWeight(codes, scale, bits, "linear", granularity=granularity).value)
 
 
 def _outputs_with(flat: FlatModule, parameter: Tensor, value: Tensor, inputs: Sequence[Tensors]) -> Tensors:

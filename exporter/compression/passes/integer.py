@@ -20,11 +20,10 @@ from benchmarks.tasks.task import Task
 from exporter.compression.analysis.calibration import Method, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
 from exporter.compression.model import Model, PassReport, differs
-from exporter.low_bit.codes import Layer, along, best_clip, channel_scale, low_bit_weight, nearest_codes
+from exporter.low_bit.codes import Layer, best_clip, granularity_of, largest_scale, low_bit_weight, nearest_codes
 from exporter.low_bit.weight import LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
-from exporter.modules.structure import TRANSPOSED
-from exporter.modules.weight_uses import Use, left_out, uses_to_round, watched_weights
+from exporter.modules.weight_uses import CONVOLUTIONS, Use, left_out, uses_to_round, watched_weights
 from exporter.sources.inputs import reference
 from exporter.tracing.flat_module import FlatModule
 from exporter.training import distillation
@@ -93,7 +92,7 @@ def apply(model: Model, settings: Settings, context: Context) -> tuple[Model, Pa
     uses = uses_to_round(flat, model.low_bit)
     layers = choose_layers(uses, settings, context)
     latent = {n: p.detach().clone() for n, p in flat.module.named_parameters() if n in layers}
-    clips = {n: best_clip(latent[n], layer.bits, settings.clip) for n, layer in layers.items()}
+    clips = {n: best_clip(latent[n], layer.bits, settings.clip, layer.granularity) for n, layer in layers.items()}
     low_bit = {n: low_bit_weight(latent[n], layer, clips[n]) for n, layer in layers.items()}
     _set(flat, _values(low_bit))
     low_bit = _with_ranges(flat, low_bit, settings, context)
@@ -129,11 +128,12 @@ def choose_layers(uses: Mapping[str, tuple[Use, ...]], settings: Settings, conte
 
 def _layer(used: tuple[Use, ...], settings: Settings, context: Context) -> Layer:
     kind = used[0].kind
-    asked = {"linear": settings.bits, "conv": settings.conv_bits, "embedding": settings.embedding_bits}[kind]
+    asked = settings.conv_bits if kind in CONVOLUTIONS else {"linear": settings.bits}.get(kind, settings.embedding_bits)
     grouped = any(use.groups > 1 for use in used)
     if {use.kind for use in used} & {"embedding"}:
         return Layer(kind, asked, "float")
-    return Layer(kind, 8 if grouped else asked, _activations(kind, asked, settings, context))
+    activations = _activations(kind, asked, settings, context)
+    return Layer(kind, 8 if grouped else asked, activations, granularity_of(kind, grouped))
 
 
 def _activations(kind: str, bits: int, settings: Settings, context: Context) -> str:
@@ -141,7 +141,7 @@ def _activations(kind: str, bits: int, settings: Settings, context: Context) -> 
     chosen = settings.activations
     if chosen == "auto":
         chosen = "static" if context.task and bits == 8 else "dynamic"
-    if chosen == "dynamic" and kind == "conv":
+    if chosen == "dynamic" and kind in CONVOLUTIONS:
         return "float"
     if chosen == "static" and context.task is None:
         raise BadInput("static activations need calibration data", where=NAME, remedy="name a task with --data")
@@ -219,8 +219,10 @@ def _train(
     def rounded(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         if use.name not in clips:
             return value, weight
-        scale = channel_scale(weight, low_bit[use.name].bits, clips[use.name])
-        nearest = nearest_codes(weight.detach(), scale, low_bit[use.name].bits) * along(scale, weight)
+        bits, granularity = low_bit[use.name].bits, low_bit[use.name].granularity
+        scale = largest_scale(weight, bits, clips[use.name], granularity)
+        codes = nearest_codes(weight.detach(), scale, bits, granularity)
+        nearest = codes * granularity.along(scale, tuple(weight.shape))
         return value, weight + (nearest - weight).detach()
 
     fixed = [p for n, p in flat.module.named_parameters() if n in low_bit and n not in clips and p.requires_grad]
@@ -266,13 +268,11 @@ def _notes(
     tied = [n for n in layers if {use.kind for use in uses[n]} > {"embedding"}]
     seen = {*uses, *before.low_bit}
     other = [n for n, p in flat.module.named_parameters() if p.ndim > 1 and n not in seen]
-    transposed = [n for n in other if isinstance(flat.module.get_submodule(n.rpartition(".")[0]), TRANSPOSED)]
     for what, names in (
         ("grouped convolutions stay int8", grouped),
         ("of an embedding and a linear layer, whose activations stay float", tied),
         ("left out", [n for n in uses if n not in layers]),
-        ("transposed convolutions stay float", transposed),
-        ("used in no linear layer, convolution or embedding, stay float", [n for n in other if n not in transposed]),
+        ("used in no linear layer, convolution or embedding, stay float", other),
     ):
         if names:
             rest = f" and {len(names) - NAMED_IN_A_NOTE} more" if len(names) > NAMED_IN_A_NOTE else ""
@@ -282,7 +282,7 @@ def _notes(
 
 def _of_float_convolutions(layers: LowBit, settings: Settings, context: Context) -> str:
     """What the stage's line adds where convolutions compute in float though int8 was asked for."""
-    float_ones = any(layer.kind == "conv" and layer.activations == "float" for layer in layers.values())
+    float_ones = any(layer.kind in CONVOLUTIONS and layer.activations == "float" for layer in layers.values())
     if float_ones and settings.activations == "dynamic":
         return "; convolutions compute in float: dynamic ranges would make them slower"
     if float_ones and settings.activations == "auto" and settings.conv_bits == 8 and not context.task:

@@ -22,8 +22,8 @@ from torch import Tensor
 from exporter.compression.analysis.error_compensation import compensated_codes, input_hessian
 from exporter.compression.analysis.sensitivity import sensitivities
 from exporter.compression.model import Model, PassReport, differs
-from exporter.low_bit.codes import Layer, best_clip, low_bit_weight, ternarize
-from exporter.low_bit.weight import LARGEST_CODE, LowBitWeight
+from exporter.low_bit.codes import Layer, best_clip, granularity_of, low_bit_weight, ternarize
+from exporter.low_bit.weight import LARGEST_CODE, PER_CHANNEL, Granularity, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.modules.weight_uses import Use, uses_to_round, watched_weights
 from exporter.tracing.flat_module import FlatModule
@@ -143,12 +143,17 @@ def choose_layers(model: Model, settings: Settings, context: Context) -> tuple[d
             where=NAME,
             remedy="set first_last_bits to 2, or give layers 2 bits in layer_bits",
         )
-    layers = {n: Layer(uses[n][0].kind, b, _activations(uses[n], settings)) for n, b in bits.items() if b != FLOAT}
+    layers = {n: _layer(uses[n], b, settings) for n, b in bits.items() if b != FLOAT}
     counts = Counter(f"{layer.kind} {_word(layer.bits)}" for layer in layers.values())
     notes = [", ".join(f"{count} {what}" for what, count in counts.items())]
     notes += [f"left float: {', '.join(n for n, b in bits.items() if b == FLOAT)}"] if FLOAT in bits.values() else []
     notes += [f"most sensitive, {_word(settings.sensitive_bits)}: {', '.join(sensitive)}"] if sensitive else []
     return layers, tuple(notes)
+
+
+def _layer(used: tuple[Use, ...], bits: int, settings: Settings) -> Layer:
+    granularity = granularity_of(used[0].kind, grouped=any(use.groups > 1 for use in used))
+    return Layer(used[0].kind, bits, _activations(used, settings), granularity)
 
 
 def _word(bits: int) -> str:
@@ -197,8 +202,9 @@ def _sensitive(model: Model, names: list[str], settings: Settings, context: Cont
 
 def _low_bit(weight: Tensor, layer: Layer) -> LowBitWeight:
     if layer.bits != TERNARY:
-        return low_bit_weight(weight, layer, best_clip(weight.detach(), layer.bits))
-    return LowBitWeight(*ternarize(weight), TERNARY, layer.kind, layer.activations)
+        return low_bit_weight(weight, layer, best_clip(weight.detach(), layer.bits, granularity=layer.granularity))
+    codes, scale = ternarize(weight, layer.granularity)
+    return LowBitWeight(codes, scale, TERNARY, layer.kind, layer.activations, granularity=layer.granularity)
 
 
 @torch.no_grad()
@@ -258,10 +264,10 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0], None
 
 
-def straight_through(weight: Tensor) -> Tensor:
+def straight_through(weight: Tensor, granularity: Granularity = PER_CHANNEL) -> Tensor:
     """The ternary value of a weight, exactly; its gradient goes to the weight unchanged."""
-    codes, scale = ternarize(weight)
-    value = torch.from_numpy(LowBitWeight(codes, scale, TERNARY, "linear").value)
+    codes, scale = ternarize(weight, granularity)
+    value = torch.from_numpy(LowBitWeight(codes, scale, TERNARY, "linear", granularity=granularity).value)
     return _StraightThrough.apply(weight, value)
 
 
@@ -271,8 +277,10 @@ def _train(
     """Train with the ternary weights as they would be, while what has more bits stays as it was rounded."""
 
     def before(use: Use, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        ternary = use.name in layers and layers[use.name].bits == TERNARY
-        return value, straight_through(weight) if ternary else weight
+        layer = layers.get(use.name)
+        if layer is None or layer.bits != TERNARY:
+            return value, weight
+        return value, straight_through(weight, layer.granularity)
 
     _round(flat, layers)
     settled = {*model.low_bit, *(name for name, layer in layers.items() if layer.bits != TERNARY)}

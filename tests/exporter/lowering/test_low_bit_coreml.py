@@ -16,10 +16,11 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from exporter.inspection.report import inspect
-from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBitWeight
+from exporter.low_bit.codes import quantize_weight, ternarize
+from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, Granularity, LowBitWeight
 from exporter.lowering import to_coreml
 from exporter.lowering.low_bit_coreml import carry
-from exporter.lowering.representation import TABLE, Carried, Representation
+from exporter.lowering.representation import COREML, TABLE, Carried, Representation, representation
 from exporter.lowering.settings import CoreMlSettings
 from exporter.modules.weight_uses import weight_uses
 from exporter.sources.source import arguments
@@ -132,14 +133,15 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("bits", "min_ios", "precision", "operation", "name"), ROWS)
+@pytest.mark.parametrize(("bits", "min_ios", "precision", "operation", "stored_name"), ROWS)
 def test_a_package_holds_the_codes_and_computes_what_the_module_does(
-    bits, min_ios, precision, operation, name, packaged, computes
+    bits, min_ios, precision, operation, stored_name, packaged, computes
 ):
     module, example = every_kind()
     flat, low_bit, carried, path = packaged(module, example, bits, min_ios, precision)
-    assert {weight.kind for weight in low_bit.values()} == set(KINDS)
-    assert carried == tuple(Carried(weight, name) for weight in low_bit)
+    assert {weight.kind for weight in low_bit.values()} == {*KINDS} - {"conv_transpose"}
+    assert carried == tuple(Carried(name, representation("coreml", weight)) for name, weight in low_bit.items())
+    assert {c.stored.name for c in carried} == {stored_name}
 
     stored = stored_in(path)
     assert [kind for _, _, kind, _ in stored] == [operation] * len(low_bit)
@@ -152,9 +154,29 @@ def test_a_package_holds_the_codes_and_computes_what_the_module_does(
 
 def test_each_weight_has_bits_of_its_own(packaged, computes, as_exported):
     flat, _, carried, path = packaged(*as_exported("mlp"), {"0.weight": 2, "2.weight": 8}, 18)
-    assert carried == (Carried("0.weight", "2-bit palette"), Carried("2.weight", "int8 per channel"))
+    assert carried == (Carried("0.weight", COREML[2]), Carried("2.weight", COREML[8]))
     assert [codes.shape for codes, *_ in stored_in(path)] == [(16, 8), (4, 16)]
     computes(path, flat.example, flat.compute(flat.example))
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("group", [32, 128])
+def test_scales_of_groups_are_stored_and_computed_with(bits, group):
+    granularity = Granularity(group=group)
+    values = torch.randn(6, 256, generator=torch.Generator().manual_seed(0))
+    codes, scale = ternarize(values, granularity) if bits == 2 else quantize_weight(values, bits, 1.0, granularity)
+    weight = LowBitWeight(codes, scale, bits, "linear", granularity=granularity)
+    program = program_of(
+        lambda mb, x: mb.linear(
+            x=mb.slice_by_size(x=mb.tile(x=x, reps=(1, 64)), begin=(0, 0), size=(1, 256)), weight=weight.value
+        )
+    )
+    (carried,) = carry(program, {"w": weight}, settings_of(18))
+    assert carried == Carried("w", representation("coreml", weight))
+    (last,) = [o for o in program.functions["main"].operations if o.op_type == "constexpr_blockwise_shift_scale"]
+    assert last.scale.val.shape == (6, 256 // group) and np.array_equal(last.scale.val, scale)
+    data = last.data.op.materialized_val_inference() if bits == 2 else last.data.val
+    assert np.array_equal(last.decompress(data, last.scale.val, None), weight.value)
 
 
 def test_inspect_shows_what_is_stored(packaged):
@@ -233,7 +255,7 @@ def test_an_ulp_more_or_less_is_the_same_weight_and_another_code_is_not():
     for value, held in ((moved, True), (other, False)):
         program = program_of(lambda mb, x, value=value: mb.linear(x=x, weight=value))
         (carried,) = carry(program, {"w": weight}, settings_of(18))
-        assert carried == (Carried("w", "int4 per channel") if held else Carried("w", "float32", NOT_HELD))
+        assert carried == (Carried("w", COREML[4]) if held else Carried("w", None, NOT_HELD))
         assert ("constexpr_blockwise_shift_scale" in operations_of(program)) is held
 
 
@@ -247,7 +269,7 @@ def test_weights_of_one_value_are_stored_once():
 
     program = program_of(build)
     carried = carry(program, {"tied": weight, "copy": weight}, settings_of(18))
-    assert carried == (Carried("tied", "int4 per channel"), Carried("copy", "int4 per channel"))
+    assert carried == (Carried("tied", COREML[4]), Carried("copy", COREML[4]))
     assert operations_of(program).count("constexpr_blockwise_shift_scale") == 1
     readers = {o.op_type: o for o in program.functions["main"].operations}
     assert readers["linear"].weight is readers["gather"].x
@@ -276,9 +298,9 @@ class Folded(nn.Module):
 def test_a_weight_that_is_not_stored_low_bit_is_named_with_the_reason(packaged, computes):
     flat, _, carried, path = packaged(Folded(), torch.randn(5, 4), 8, 16)
     assert carried == (
-        Carried("places.weight", "int8 per channel"),
-        Carried("linear.weight", "float32", NOT_HELD),
-        Carried("small.weight", "float32", "Core ML compresses no constant of fewer than 10 values"),
+        Carried("places.weight", COREML[8]),
+        Carried("linear.weight", None, NOT_HELD),
+        Carried("small.weight", None, "Core ML compresses no constant of fewer than 10 values"),
     )
     computes(path, flat.example, flat.compute(flat.example))
 
@@ -294,7 +316,7 @@ def test_positions_that_were_looked_up_at_conversion_are_stored_as_codes(shape, 
             return self.linear(x + self.places(torch.arange(5)).reshape(shape))
 
     flat, low_bit, carried, path = packaged(Places(), torch.randn(shape), 4, 18)
-    assert Carried("places.weight", "int4 per channel") in carried
+    assert Carried("places.weight", COREML[4]) in carried
     codes = [codes for codes, *_ in stored_in(path) if codes.shape == shape]
     assert np.array_equal(codes[0].reshape(5, 4), low_bit["places.weight"].codes[:5])
     computes(path, flat.example, flat.compute(flat.example))
@@ -308,7 +330,7 @@ def test_a_constant_that_is_an_output_is_no_compressed_weight():
         return mb.linear(x=x, weight=kept), kept
 
     program = program_of(build)
-    assert carry(program, {"w": weight}, settings_of(18)) == (Carried("w", "float32", NOT_HELD),)
+    assert carry(program, {"w": weight}, settings_of(18)) == (Carried("w", None, NOT_HELD),)
     assert operations_of(program) == ["linear"]
 
 

@@ -206,3 +206,11 @@ def test_layers_are_left_out_by_their_own_name_or_their_weight_s():
     assert left_out(names, (), "prune") == set()
     with pytest.raises(BadInput, match=r"prune: layers_out 'tail' fits no layer; the layers are body.0.weight, body.1"):
         left_out(names, ("head", "tail"), "prune")
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_transposed_convolution_is_a_use_and_reads_each_input_once(axes):
+    layer = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d][axes - 1](4, 6, 3, stride=2, groups=2)
+    flat = flat_of(layer, torch.randn(1, 4, *[5] * axes))
+    assert weight_uses(flat) == {"weight": (Use("weight", "conv_transpose", 2),)}
+    assert multiply_adds(flat) == 4 * 5**axes * 3 * 3**axes  # inputs, times outputs a group, times the kernel

@@ -8,9 +8,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as nps
 from torch import nn
 
 from benchmarks.tasks.task import Score, Split, Task
@@ -19,7 +16,7 @@ from exporter.compression.model import Model
 from exporter.compression.passes import ternary
 from exporter.compression.passes.ternary import Settings, straight_through
 from exporter.compression.recipe import step
-from exporter.low_bit.codes import ternarize
+from exporter.low_bit.weight import Granularity
 from exporter.modules.weight_uses import weight_uses
 from exporter.tracing.flat_module import FlatModule
 from exporter.training.context import Context
@@ -27,55 +24,6 @@ from exporter.training.loop import TrainingSettings, train
 from exporter.training.losses import label_loss
 from runtimes.errors import BadInput
 from tests.exporter.modules.upsampling import flat_upsampling
-
-WEIGHTS = nps.arrays(np.float32, (3, 7), elements=st.floats(-4, 4, width=32).filter(lambda v: v == 0 or abs(v) > 1e-3))
-
-
-def error(weight, codes, scale):
-    return np.square(weight.astype(np.float64) - codes * np.float64(scale)[:, None]).sum(1)
-
-
-def by_every_threshold(row, thresholds):
-    """The least squared error of one row over thresholds, s the mean of what is above."""
-    found = [float(np.square(row).sum())]
-    for threshold in thresholds:
-        above = np.abs(row) >= threshold
-        if above.any():
-            codes = np.sign(row) * above
-            found.append(float(np.square(row - codes * np.abs(row[above]).mean()).sum()))
-    return min(found)
-
-
-def test_ternarize_by_hand():
-    weight = torch.tensor([[3.0, -2.0, 0.5, -0.25], [1.0, 1.0, -1.0, 0.9], [0.0, 0.0, 0.0, 0.0], [0.0, -4.0, 1.0, 0.0]])
-    codes, scale = ternarize(weight)  # 25 / 2 > 9, 30.25 / 3; 3.9^2 / 4 > 3; 16 > 25 / 2
-    assert codes.tolist() == [[1, -1, 0, 0], [1, 1, -1, 1], [0, 0, 0, 0], [0, -1, 0, 0]]
-    assert scale == pytest.approx([2.5, 3.9 / 4, 1.0, 4.0])
-    assert (codes.dtype, scale.dtype, scale.shape) == (np.int8, np.float32, (4,))
-    kernel = ternarize(weight.view(2, 2, 2, 2))[0]
-    assert kernel.shape == (2, 2, 2, 2)
-    assert ternarize(torch.full((1, 2), 1e-40))[0].tolist() == [[0, 0]]
-
-
-@settings(max_examples=200, deadline=None)
-@given(WEIGHTS)
-def test_no_threshold_is_better_nor_is_the_rule_of_the_paper(weight):
-    codes, scale = ternarize(torch.from_numpy(weight))
-    rows = weight.astype(np.float64)
-    least = [by_every_threshold(row, np.abs(row)) for row in rows]
-    rule = [by_every_threshold(row, [0.7 * np.abs(row).mean()]) for row in rows]
-    assert error(weight, codes, scale) == pytest.approx(least, rel=1e-5, abs=1e-9)
-    assert (error(weight, codes, scale) <= np.array(rule) * (1 + 1e-5) + 1e-9).all()
-
-
-@settings(max_examples=200, deadline=None)
-@given(WEIGHTS)
-def test_a_ternary_weight_stays_to_the_last_bit(weight):
-    codes, scale = ternarize(torch.from_numpy(weight))
-    value = codes.astype(np.float32) * scale[:, None]
-    again, scale_again = ternarize(torch.from_numpy(value))
-    assert np.array_equal(codes, again)
-    assert scale_again.tobytes() == np.where(codes.any(1), scale, np.float32(1)).tobytes()
 
 
 def test_the_gradient_passes_straight_through():
@@ -254,6 +202,23 @@ def test_each_kind_of_layer_has_its_bits_and_activations():
     for name in model.low_bit:
         assert np.array_equal(again.low_bit[name].codes, model.low_bit[name].codes)
         assert torch.equal(*(dict(m.flat.module.named_parameters())[name] for m in (model, again)))
+
+
+@pytest.mark.parametrize("method", ["round", "compensate", "train"])
+def test_a_transposed_convolution_has_a_scale_for_each_output(method):
+    torch.manual_seed(0)
+    module = nn.Sequential(*(nn.ConvTranspose2d(i, o, 2, 2) for i, o in ((3, 4), (4, 5), (5, 2))))
+    flat = FlatModule(module.eval(), (torch.randn(1, 3, 2, 2),), {})
+    splits = [Split({next(iter(flat.example)): torch.randn(4, 3, 2, 2).numpy()}, None) for _ in range(3)]
+    context = Context(flat, Task("pictures", "", (), *splits, accuracy_of))
+    model, report = ternary.apply(Model(flat), Settings(method=method, epochs=1), context)
+    middle = model.low_bit["1.weight"]
+    assert (middle.kind, middle.bits, middle.scale.shape, middle.activations) == ("conv_transpose", 2, (5,), "float")
+    assert all(w.granularity == Granularity(axis=1) for w in model.low_bit.values())
+    assert set(np.unique(middle.codes)) <= {-1, 0, 1}
+    held = model.flat.module.get_parameter("1.weight").detach().numpy()
+    assert held.tobytes() == (middle.codes * middle.scale.reshape(1, 5, 1, 1)).tobytes()
+    assert ("no error compensation, just rounding: 1.weight" in report.notes) == (method != "round")
 
 
 def test_a_small_embedding_stays_int8():
