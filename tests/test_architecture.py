@@ -105,23 +105,6 @@ def test_imports_only_go_right(file):
 Imports = dict[tuple[str, str], list[str]]
 """Which room imports which other one, and where it does, as file:line."""
 
-CIRCLES_LEFT = {
-    # the commands and the facts that all else is built on are in one room
-    ("benchmarks/devices", "benchmarks"),
-    ("benchmarks/report", "benchmarks"),
-    ("benchmarks/tasks", "benchmarks"),
-    # a trace asks which targets there are, and each target asks for a trace
-    ("exporter/trace.py", "exporter/lowering"),
-    # what the passes are built on knows the passes
-    ("exporter/passes", "exporter/calibration.py"),
-    ("exporter/passes", "exporter/importance.py"),
-    ("exporter/passes", "exporter/sensitivity.py"),
-    # sources finds by name what is built on it
-    ("exporter/sources.py", "exporter/families"),
-    ("exporter/sources.py", "exporter/huggingface.py"),
-}
-"""Imports that are to go: each closes a circle of rooms, and without them there is none. Only ever make this less."""
-
 
 def room(file: Path) -> str:
     """The folder of a file; each file that lies at a package's top is a room of its own."""
@@ -175,15 +158,8 @@ def circles(edges: Mapping[tuple[str, str], list[str]]) -> list[str]:
 def test_no_rooms_import_each_other_in_a_circle():
     edges = imports_between_rooms()
     assert len(edges) > 30, "or the test is blind"
-    found = circles({rooms: places for rooms, places in edges.items() if rooms not in CIRCLES_LEFT})
+    found = circles(edges)
     assert not found, "\n".join(found)
-
-
-def test_each_import_that_is_left_still_closes_a_circle():
-    edges = imports_between_rooms()
-    for left in sorted(CIRCLES_LEFT):
-        kept = {rooms: places for rooms, places in edges.items() if rooms not in CIRCLES_LEFT - {left}}
-        assert circles(kept), f"{left} closes no circle any more: take it off CIRCLES_LEFT"
 
 
 def test_a_circle_is_found_and_told():
