@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER, OWNER, COLD = "POCKETSHIP_TEST_WARM", "POCKETSHIP_TEST_OWNER", "POCKETSHIP_TEST_COLD"
 """Environment variables: the folder of the server's socket, the process with which it ends, and, where it is set, that
 every process is to start cold."""
+READ_AT_IMPORT = ("HF_", "TRANSFORMERS_")
 START_S = 180.0
 MODULES = (
     "ai_edge_litert.interpreter",
@@ -264,9 +265,13 @@ class Process:
 
 
 def is_warm(env: Mapping[str, str]) -> bool:
-    """Whether a process with this environment may be forked: nothing of a test's own stands on Python's path."""
+    """Whether a process with this environment may be forked.
+
+    Not where something of a test's own stands on Python's path, or where a variable is read when a library is imported.
+    """
     path = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    same = ("PYTHONHASHSEED", "0") in env.items() or "PYTHONHASHSEED" not in env
+    same = all(value == os.environ.get(name) for name, value in env.items() if name.startswith(READ_AT_IMPORT))
+    same = same and env.get("PYTHONHASHSEED", "0") == "0"
     return FOLDER in os.environ and COLD not in os.environ and same and all(Path(entry) == ROOT for entry in path)
 
 

@@ -195,7 +195,7 @@ def write_data(library: Library, bundle: Path, platform: str, folder: Path) -> N
         shutil.copyfile(bundle / PREPROCESSOR, data / PREPROCESSOR)
 
 
-MODULES = ("errors", "signature", "types", "bundle", "processing/preprocessor")
+MODULES = ("errors", "signature", "types", "records", "bundle", "processing/preprocessor")
 PROCESSORS = {
     "text": "processing/tokenizers/wordpiece",
     "image": "processing/image",

@@ -35,12 +35,16 @@ def translations(opset: int) -> Any:
     return _registration.ONNXRegistry.from_torchlib(opset)
 
 
+def _opset_of_torch(settings: OnnxSettings) -> int:
+    return min(max(TORCHLIB_OPSET, settings.version), HIGHEST_OPSET)
+
+
 def prepare(program: Program, settings: OnnxSettings) -> Program:
     """Decompose into the operations that torch.onnx translates (torch.onnx.export's own first step)."""
     from torch.onnx._internal.exporter import _core
 
-    opset = min(max(TORCHLIB_OPSET, settings.version), HIGHEST_OPSET)
-    exported = _core._prepare_exported_program_for_export(program.exported, registry=translations(opset))
+    registry = translations(_opset_of_torch(settings))
+    exported = _core._prepare_exported_program_for_export(program.exported, registry=registry)
     return Program(exported, program.signature, program.low_bit)
 
 
@@ -64,15 +68,19 @@ def lower(program: Program, path: Path, settings: OnnxSettings, metadata: Mappin
     translate a node.
     """
     from onnx_ir.passes.common import DeduplicateInitializersPass, NameFixPass
+    from torch.onnx._internal.exporter import _core
 
     signature = program.signature
     try:
-        converted = torch.onnx.export(
+        # What torch.onnx.export(dynamo=True) calls, which would parse the table of translations once more.
+        converted = _core.export(
             program.exported,
-            dynamo=True,
+            (),
+            {},
+            registry=translations(_opset_of_torch(settings)),
+            dynamic_shapes={},
             optimize=True,
-            verify=False,
-            opset_version=min(settings.version, HIGHEST_OPSET),
+            opset_version=_opset_of_torch(settings),
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
         )

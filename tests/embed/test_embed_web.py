@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,8 +82,8 @@ def test_the_page_proves_itself_and_works_without_a_network(name, library_of, er
         said = page.evaluate(PARITY)
         assert said.startswith("pass")
         error = float(page.evaluate("document.getElementById('parity').dataset.error"))
-        # WebAssembly's kernels are not this processor's: the same size of error, not the same digits
-        assert error <= 20 * max(error_in_python(name), 1e-8)
+        # WebAssembly's kernels are not this processor's: the same size of error, of some steps of float32 at least
+        assert error <= 20 * max(error_in_python(name), float(np.finfo(np.float32).eps))
         page.evaluate("document.getElementById('measure').click()")
         latency = "document.getElementById('latency').textContent"
         wait_for(page, f"{latency}.includes('p50')")

@@ -120,7 +120,7 @@ def test_data_that_does_not_fit_is_refused(change, says, workplace, refused):
         ("make", ("--quantize", "int3"), "--quantize: unknown precision 'int3'; give one of int8"),
         ("make", ("--quantize", "ternary"), "--data"),
         ("images", ("--quantize", "int8-static"), "--data"),
-        ("make", ("--prune", "1.5"), "sparsity is 1.5; give a share in [0, 1)"),
+        ("make", ("--prune", "1.5"), "sparsity is 1.5; give a number in [0, 1)"),
         ("make", ("--prune", "0.999"), "empty"),
         ("make", ("--quantize", "int8", "--data", "nothing"), "nothing: no such task, folder or file"),
         ("make", ("--max-drop", "1%"), "a limit is for a recipe; add --quantize"),

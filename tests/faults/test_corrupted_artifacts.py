@@ -320,8 +320,8 @@ CORRUPT = """
     spec.loader.exec_module(corruptions)
     right = module.lower
 
-    def lower(program, path, settings):
-        carried = right(program, path, settings)
+    def lower(program, path, settings, metadata):
+        carried = right(program, path, settings, metadata)
         corruptions.FAULTS[{fault!r}]({form!r}, pathlib.Path(path), None)
         return carried
 

@@ -9,7 +9,7 @@ from runtimes.signature import ExecutedBy, Signature
 from runtimes.types import Parity
 
 
-def no_gate(artifact, golden, **_):
+def no_gate(artifact, golden, limits, **_):
     """Claim that every artifact is right, with the signature of the traced program."""
     return signatures[0], Parity(0.0, 0.0, 1.0, None, 1.0, 0.0, 0, ExecutedBy("none", "", "off-device"), "pass")
 

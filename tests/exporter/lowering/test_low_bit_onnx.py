@@ -459,7 +459,13 @@ def test_a_tied_table_lies_in_the_file_once(bits, activations, lowered):
     with torch.no_grad():
         hidden = torch.tanh(flat.module.embedding(flat.example["ids"]))
         ranges = Range(float(hidden.min()), float(hidden.max())), Range(-9.0, 9.0)
-    table = low_bit_of(flat.module.embedding.weight.detach().numpy(), bits, "linear", activations, *ranges)
+    table = low_bit_of(
+        flat.module.embedding.weight.detach().numpy(),
+        bits,
+        "linear",
+        activations,
+        *(ranges if activations == "static" else ()),
+    )
     flat.module.embedding.weight.data = torch.from_numpy(table.value)
     made = lowered(flat.module, (flat.example["ids"],), 0)
     carried, path = write(flat, {name: table}, made.path)

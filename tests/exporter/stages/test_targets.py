@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.stages.targets import mend
-from runtimes.compare import compare
+from runtimes.compare import Limits, compare
 from runtimes.signature import ExecutedBy
 
 BY = ExecutedBy("numpy", np.__version__, "physical")
@@ -30,6 +30,6 @@ ATOL = "nothing was written; leave out this target, or give --atol if the model 
 def test_the_mend_fits_the_fault(change, error, quantized, says):
     reference = [{"y": np.array([4.0, 0.0])}, {"y": np.array([4.0, change])}]
     actual = [{"y": sample["y"] + error} for sample in reference]
-    proof = compare(reference, actual, BY, rtol=1e-4, atol=0.7, noise={"y": 0.7} if quantized else None)
+    proof = compare(reference, actual, BY, Limits(1e-4, 0.7, {"y": 0.7} if quantized else {}))
     assert proof.verdict == "fail"
     assert mend(proof, quantized=quantized) == says

@@ -23,7 +23,6 @@ from exporter.training.context import Context
 from exporter.training.loop import TrainingSettings, train
 from exporter.training.losses import label_loss
 from runtimes.errors import BadInput
-from tests.exporter.modules.upsampling import flat_upsampling
 
 
 def test_the_gradient_passes_straight_through():
@@ -254,16 +253,6 @@ def test_a_weight_that_cannot_be_compensated_is_named():
     context = Context(flat, Task("ids", "", (), split, split, split, accuracy_of))
     _, report = ternary.apply(Model(flat), Settings(method="compensate", embedding_bits=2), context)
     assert "no error compensation, just rounding: embedding.weight" in report.notes
-
-
-def test_transposed_convolutions_stay_float():
-    model, _ = ternary.apply(
-        Model(flat_upsampling()), Settings(method="round", first_last_bits=2), Context(flat_upsampling())
-    )
-    assert set(model.low_bit) == {"0.weight", "7.weight"}
-    nothing_else = FlatModule(nn.ConvTranspose1d(2, 2, 1).eval(), (torch.zeros(1, 2, 3),), {})
-    with pytest.raises(BadInput, match="none of 0 weights would be ternary; set first_last_bits to 2"):
-        ternary.apply(Model(nothing_else), Settings(method="round"), Context(nothing_else))
 
 
 def test_it_refuses_what_it_cannot_do():
