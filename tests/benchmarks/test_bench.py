@@ -312,7 +312,8 @@ def test_a_fault_of_our_own_in_a_thread_is_not_lost(monkeypatch, bundle):
 
 def test_ctrl_c_stops_all_boards_and_keeps_what_they_told(monkeypatch, bundle):
     cleaned: list[str] = []
-    both_told = threading.Barrier(2, action=lambda: os.kill(os.getpid(), signal.SIGINT))
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))  # by then the bench waits for both
+    both_told = threading.Barrier(2, action=interrupt.start)
 
     def endless(target, job, files, options, on_event):
         try:
