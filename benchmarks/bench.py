@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import queue
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -19,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.agent.machine import facts as facts_of_this_machine
-from benchmarks.devices import Interrupted, Options, kind_of, run_of
+from benchmarks.devices import MALFORMED_REMEDY, Interrupted, Options, Stopped, kind_of, run_of
 from benchmarks.job import Case, Job, JobArtifact, Json
+from benchmarks.results.elapsed import wall_s
+from benchmarks.results.events import Malformed
 from benchmarks.results.record import Proof, Recorder, settings_of, with_kernels
 from benchmarks.results.result import (
     RESULT_VERSION,
@@ -30,15 +31,17 @@ from benchmarks.results.result import (
     Result,
 )
 from benchmarks.tasks.task import Task
-from runtimes.bundle import MANIFEST, damage, digest, read_manifest
+from runtimes.bundle import MANIFEST, digest, read_manifest
 from runtimes.compare import limits_of
-from runtimes.errors import BadInput, ParityFailed, PocketshipError
-from runtimes.golden import read_golden
+from runtimes.errors import BadInput, NotInstalled, PocketshipError
+from runtimes.golden import Tensors, read_golden
 from runtimes.kernels import KernelTruth
 from runtimes.parity import prove
 from runtimes.records import from_json
-from runtimes.session import format_of
-from runtimes.types import Accuracy, Artifact, Manifest
+from runtimes.scratch import scratch_folder
+from runtimes.session import RUNTIMES, format_of, lacking
+from runtimes.types import Artifact, Manifest
+from runtimes.verify import check_bundle
 
 POLL_S = 0.5
 STOP_S = 20.0
@@ -106,10 +109,6 @@ class Done:
     error: PocketshipError | None = None
 
 
-class Stopped(Exception):
-    """The user wants no more: thrown in a device's thread."""
-
-
 OnEvent = Callable[[Board, Json], None]
 
 
@@ -127,20 +126,17 @@ def bench_artifacts(path: Path, targets: Sequence[str] = ()) -> tuple[BenchArtif
             manifest = read_manifest(path.parent)
             for artifact in manifest.artifacts:
                 if artifact.path == path.name:
+                    check_bundle(path.parent, manifest, [artifact])
                     return (_of_bundle(path.parent, manifest, artifact, str(path)),)
         size, sha256 = digest(path.resolve())
         return (BenchArtifact(path, ArtifactFacts(path.name, kind, size, sha256)),)
     manifest = read_manifest(path)
-    return tuple(
-        _of_bundle(path, manifest, a, a.path) for a in manifest.artifacts if not targets or a.format in targets
-    )
+    chosen = [artifact for artifact in manifest.artifacts if not targets or artifact.format in targets]
+    check_bundle(path, manifest, chosen)
+    return tuple(_of_bundle(path, manifest, artifact, artifact.path) for artifact in chosen)
 
 
 def _of_bundle(bundle: Path, manifest: Manifest, artifact: Artifact, name: str) -> BenchArtifact:
-    golden = next((file for file in manifest.files if file.path == artifact.golden), None)
-    faults = [fault for fault in (damage(bundle, entry) for entry in (artifact, golden) if entry) if fault]
-    if faults:
-        raise ParityFailed("; ".join(faults), where=str(bundle), remedy="do not ship it, export it again")
     return BenchArtifact(
         path=bundle / artifact.path,
         facts=ArtifactFacts(
@@ -164,8 +160,10 @@ def unfit_on(board: Board) -> dict[str, str]:
     Raises BadInput for a target that is none.
     """
     kind = kind_of(board.target)
+    if kind == "local":
+        return {name: reason for name in RUNTIMES if (reason := lacking(name))}
     needs_runner = {"tflite": RUNNER} if kind == "adb" and board.options.runner is None else {}
-    return {**UNFIT.get(kind, {}), **needs_runner}
+    return {**UNFIT[kind], **needs_runner}
 
 
 def bench(
@@ -177,13 +175,15 @@ def bench(
     """Measure `artifacts` on all `boards` at once; `on_done` gets each board's part as soon as it is there.
 
     What a device told before it was lost, or before Ctrl-C, is in its results. Raises BadInput for a target that is
-    none, or that can run none of the artifacts, before anything runs.
+    none, or that can run none of the artifacts, before anything runs; NotInstalled where that is for want of runtimes.
     """
     for board in boards:
         unfit = unfit_on(board)
         if all(a.facts.format in unfit for a in artifacts):
-            reasons = sorted({unfit[a.facts.format] for a in artifacts})
-            raise BadInput("; ".join(reasons), where=board.label, remedy="give an .onnx or .tflite file")
+            reasons = "; ".join(sorted({unfit[a.facts.format] for a in artifacts}))
+            if kind_of(board.target) == "local":
+                raise NotInstalled(reasons, where=board.label)
+            raise BadInput(reasons, where=board.label, remedy="give an .onnx or .tflite file")
     stop = threading.Event()
     if len(boards) == 1:
         return (_bench_on(boards[0], artifacts, on_event, on_done, stop),)
@@ -202,10 +202,11 @@ def bench(
             finished.put(i)
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(boards))]
-    for thread in threads:
-        thread.start()
-    left = len(threads)
-    try:
+    left = 0
+    try:  # from before the first of them starts: what a board was given is taken away again, whenever Ctrl-C comes
+        for thread in threads:
+            left += 1
+            thread.start()
         while left:
             with contextlib.suppress(queue.Empty):  # and look: a signal may have been another thread's to take
                 finished.get(timeout=POLL_S)
@@ -238,25 +239,29 @@ def _bench_on(
     here = [a for a in artifacts if a.facts.format not in unfit]
     off_device = [a for a in here if kind == "local" and a.facts.format == "coreml" and sys.platform != "darwin"]
     timed = [a for a in here if a not in off_device]
-    with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
-        job, files, order = job_of(timed, board.plan, Path(folder))
-        recorder = Recorder(board.target, job, [a.facts for a in timed], [a.proof for a in timed], board.name)
+    with scratch_folder() as folder:
+        job, files, order = job_of(timed, board.plan, folder)
+        facts, proofs = [a.facts for a in timed], [a.proof for a in timed]
+        recorder = Recorder(board.target, job, facts, proofs, board.name, clock=wall_s, data_rows=len(order))
 
-        def take(event: Json) -> None:
+        def check() -> None:
             if stop.is_set():
                 raise Stopped
+
+        def take(event: Json) -> None:
+            check()
             try:
-                recorder.add(event)
-            except BadInput as error:
-                remedy = "update the device's side, and bench again"
-                raise Interrupted("malformed", f"it tells {error}", where=board.label, remedy=remedy) from error
-            on_event(board, event)
+                heard = recorder.hear(event)
+            except Malformed as error:
+                raise _malformed(f"it told {error}", board) from error
+            if heard:
+                on_event(board, event)
 
         lost: Failure | None = None
         error: PocketshipError | None = None
         try:
             if timed:
-                run_of(board.target)(board.target, job, files, board.options, take)
+                run_of(board.target)(board.target, job, files, replace(board.options, check=check), take)
         except (KeyboardInterrupt, Stopped):
             failure = Failure("interrupted", "stopped by the user")
             on_done(Done(board, _results(recorder, job, board.plan, order, failure)))
@@ -265,11 +270,17 @@ def _bench_on(
             lost, error = Failure(interrupted.cause, interrupted.what), interrupted
         except PocketshipError as refusal:
             lost, error = Failure("refused", refusal.what), refusal
+        if error is None and recorder.faults:
+            error = _malformed(recorder.faults, board)
         results = _results(recorder, job, board.plan, order, lost)
     truths = {a.facts.sha256: a.kernels for a in here}
     done = Done(board, with_kernels((*results, *(_off_device(board, a, job) for a in off_device)), truths), error)
     on_done(done)
     return done
+
+
+def _malformed(what: str, board: Board) -> Interrupted:
+    return Interrupted("malformed", what, where=board.label, remedy=MALFORMED_REMEDY)
 
 
 def job_of(artifacts: Sequence[BenchArtifact], plan: Plan, folder: Path) -> tuple[Job, dict[str, Path], np.ndarray]:
@@ -323,22 +334,21 @@ def _results(recorder: Recorder, job: Job, plan: Plan, order: np.ndarray, lost: 
     results = recorder.results(lost)
     if plan.task is None:
         return results
-    return tuple(
-        replace(result, accuracy=_accuracy(plan.task, recorder, i, result, order)) for i, result in enumerate(results)
-    )
+    return tuple(_scored(result, plan.task, recorder.answers(i), order) for i, result in enumerate(results))
 
 
-def _accuracy(task: Task, recorder: Recorder, case: int, result: Result, order: np.ndarray) -> Accuracy | None:
-    """Of the outputs that a device gave for a task's samples; None where it gave none."""
-    from benchmarks.evaluate import answers_of, joined, judged
+def _scored(result: Result, task: Task, parts: Sequence[tuple[int, Tensors]], order: np.ndarray) -> Result:
+    """The result with the accuracy of the outputs that a device gave for a task's samples, where it gave any."""
+    from benchmarks.evaluate import accuracy_of, answers_of, joined, judged
 
-    parts = recorder.answers(case)
     if not parts or result.executed_by is None:
-        return None
-    found = judged(
-        result.artifact.name, task, answers_of(task, order, joined([p for _, p in parts]), result.executed_by)
-    )
-    return Accuracy(found.metric, found.value, found.low, found.high, found.samples, dict(found.others))
+        return result
+    answers = answers_of(task, order, joined([outputs for _, outputs in parts]), result.executed_by)
+    try:
+        found = judged(result.artifact.name, task, answers)
+    except PocketshipError as error:  # they do not fit the task: what was measured is kept
+        return replace(result, failure=result.failure or Failure("refused", str(error)))
+    return replace(result, accuracy=accuracy_of(found))
 
 
 def _off_device(board: Board, artifact: BenchArtifact, job: Job) -> Result:

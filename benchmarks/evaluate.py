@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ from runtimes import child
 from runtimes.errors import BadInput, ParityFailed
 from runtimes.parity import MEMORY_FLOOR_BYTES, MEMORY_PER_ARTIFACT_BYTE, TIMEOUT_S, size_bytes
 from runtimes.records import from_json
+from runtimes.scratch import scratch_folder
 from runtimes.session import open_session
 from runtimes.signature import ExecutedBy
+from runtimes.types import Accuracy
 
 SECONDS = 120.0
 SEED = 0
@@ -130,12 +131,12 @@ def answers(
         if value is not None and not value > 0:  # NaN too
             raise BadInput(f"{value:g} is too little", where=option, remedy="give more than 0")
     order = order_of(task, limit)
-    with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
+    with scratch_folder() as folder:
         job: dict[str, Any] = {
             "artifact": str(artifact),
             "task": task.name,
-            "inputs": str(Path(folder) / "inputs.npz"),
-            "outputs": str(Path(folder) / "outputs.npz"),
+            "inputs": str(folder / "inputs.npz"),
+            "outputs": str(folder / "outputs.npz"),
             "seconds": seconds,
             "at_least": 2 if task.gallery else 1,  # one of each
         }
@@ -171,6 +172,27 @@ def answers_of(task: Task, order: np.ndarray, outputs: Arrays, executed_by: Exec
         gallery_outputs={name: array[of_gallery] for name, array in outputs.items()},
         executed_by=executed_by,
     )
+
+
+def on_the_same(given: Sequence[Answers]) -> tuple[Answers, ...]:
+    """What several artifacts gave for the samples that all of them did; all took them in the same order."""
+    tests, galleries = min(len(each.rows) for each in given), min(len(each.gallery_rows) for each in given)
+    return tuple(
+        replace(
+            each,
+            rows=each.rows[:tests],
+            outputs={name: array[:tests] for name, array in each.outputs.items()},
+            gallery_rows=each.gallery_rows[:galleries],
+            gallery_outputs={name: array[:galleries] for name, array in each.gallery_outputs.items()},
+        )
+        for each in given
+    )
+
+
+def accuracy_of(found: Evaluation) -> Accuracy:
+    """What a manifest and a result keep of an evaluation."""
+    others = dict(found.others)
+    return Accuracy(found.metric, found.value, found.low, found.high, found.samples, others, found.of_samples)
 
 
 def as_reference(given: Answers, task: Task, limit: int | None = None) -> dict[str, np.ndarray]:

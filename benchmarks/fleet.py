@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.bench import Board, Plan
 from benchmarks.devices import Options, kind_of
+from benchmarks.yaml_file import read_yaml
 from runtimes.errors import BadInput
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def read_fleet(path: Path, plan: Plan, options: Options) -> tuple[Board, ...]:
 
     Raises BadInput for a file that is missing, is no YAML, or holds anything else.
     """
-    import yaml
     from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
     class Entry(BaseModel):
@@ -44,11 +44,7 @@ def read_fleet(path: Path, plan: Plan, options: Options) -> tuple[Board, ...]:
         boards: dict[str, Entry]
 
     try:
-        fleet = Fleet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise BadInput(f"cannot be read ({error.strerror})", where=str(path), remedy="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"not YAML ({' '.join(str(error).split())})", where=str(path), remedy=REMEDY) from error
+        fleet = Fleet.model_validate(read_yaml(path, "fleet", REMEDY))
     except ValidationError as error:
         raise BadInput(_in_a_line(error), where=str(path), remedy=REMEDY) from error
     if not fleet.boards:

@@ -12,6 +12,7 @@ from benchmarks.devices.local import do
 from benchmarks.job import Case, Job, JobArtifact, Json
 from benchmarks.results.record import Recorder
 from benchmarks.results.result import ArtifactFacts, Samples
+from benchmarks.results.speed import load_of
 from benchmarks.results.stats import Estimate, median, ratio_interval
 from runtimes.errors import BadInput, PocketshipError
 from runtimes.parity import size_bytes
@@ -24,11 +25,16 @@ OFF_DEVICE = "not measured here (off-device)"
 
 @dataclass(frozen=True)
 class Timed:
-    """What was measured of one artifact; `threads` is None where the runtime chooses."""
+    """What was measured of one artifact; `threads` is None where the runtime chooses.
+
+    `load` is the load average of the machine's `cores` meanwhile, None where the system does not tell.
+    """
 
     path: str
     threads: int | None
     samples: Samples
+    load: float | None = None
+    cores: int | None = None
 
     @property
     def median_ns(self) -> float:
@@ -88,8 +94,12 @@ def measure(
     if timed:
         files = {golden.name: golden, **dict(zip(names, timed, strict=True))}
         do(job, files, on_event, exclusive=False, on_start=on_start, scratch=scratch, log_path=log_path)
-    found = (result.samples for result in recorder.results())
-    taken = iter(Timed(a.name, c.threads, s) for a, c, s in zip(artifacts, cases, found, strict=False) if s)
+    found = recorder.results()
+    taken = iter(
+        Timed(a.name, c.threads, r.samples, load_of(r.conditions), r.device.cores)
+        for a, c, r in zip(artifacts, cases, found, strict=False)
+        if r.samples
+    )
     return tuple(
         NotTimed(str(path), reason) if reason else next(taken) for path, reason in zip(paths, reasons, strict=True)
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 from exporter.families import ZOO
 from exporter.sources import huggingface, pt2, timm_model, user_function
 from exporter.sources.source import Source, SourceOptions
-from exporter.sources.torchvision_operators import declare_torchvision_operators
 from exporter.sources.weights import PICKLE_SUFFIXES
 from runtimes.errors import BadInput
 
@@ -27,7 +26,6 @@ def load(source: str, options: SourceOptions) -> Source:
     path = Path(source)
     if options.weights and not (factory or source.startswith("timm:")):
         raise BadInput("--weights goes with timm:NAME or FILE.py:FACTORY", where=source, remedy="leave it out")
-    declare_torchvision_operators()
     if source in ZOO:
         return importlib.import_module(ZOO[source].module).load(source)
     if source.startswith("timm:"):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Union
 
 from runtimes import errors
+from runtimes.scratch import scratch_folder
 
 Json = Dict[str, Any]
 LOG_TAIL_BYTES = 4096
@@ -112,13 +113,13 @@ def call(
             tempfile.TemporaryFile() if log_path is None else open(log_path, "ab+")  # noqa: SIM115
         )
         log_start = log.seek(0, os.SEEK_END)
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="pocketship-", dir=scratch))
+        temporary = stack.enter_context(scratch_folder(scratch))
         process = subprocess.Popen(
             [sys.executable, *SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(temporary),
+            env=_environment(str(temporary)),
             start_new_session=True,
         )
         stack.callback(_end, process)
@@ -267,20 +268,16 @@ def main() -> int:
         function = getattr(importlib.import_module(module), name)
         answer({"value": function(request["job"], lambda event: answer({"event": event}))})
         return 0
-    except errors.PocketshipError as error:
-        answer(
-            {
-                "refused": {
-                    "class": type(error).__name__,
-                    "what": error.what,
-                    "where": error.where,
-                    "remedy": error.remedy,
-                }
-            }
-        )
     except MemoryError:
         answer({"out_of_memory": True})
     except Exception as error:
+        refusal = error if isinstance(error, errors.PocketshipError) else errors.refusal_of(error)
+        if isinstance(error, OSError) and error.errno not in errors.TOO_FEW:
+            refusal = None  # of a library: who called it knows what its file is
+        if refusal:
+            told = {"what": refusal.what, "where": refusal.where, "remedy": refusal.remedy}
+            answer({"refused": {"class": type(refusal).__name__, **told}})
+            return 1
         traceback.print_exc()
         out_of_memory = "bad_alloc" in str(error) or "can't allocate memory" in str(error)
         text = " ".join(str(error).split())[:500]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import platform
 import sys
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 from runtimes.mil.evaluator import declared_outputs, evaluate, load_program, protocol_buffers
+from runtimes.mil.package import specification_of
 from runtimes.session import fit
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
 
@@ -28,17 +28,15 @@ def read_specification(package: Path) -> Tuple[Any, Path]:
 
     Raises BadInput when the package is missing, damaged, or no ML Program with the one function "main".
     """
-    again = "export the model again"
     specification = protocol_buffers().Model()
     DecodeError = importlib.import_module("google.protobuf.message").DecodeError  # present wherever coremltools is
 
+    model = specification_of(package)
     try:
-        manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
-        model = package / "Data" / manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
         specification.ParseFromString(model.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, DecodeError) as error:
+    except (OSError, DecodeError) as error:
         cause = f"not a readable Core ML package ({type(error).__name__}: {error})"
-        raise BadInput(cause, where=str(package), remedy=again) from error
+        raise BadInput(cause, where=str(package), remedy="export the model again") from error
     kind = specification.WhichOneof("Type")
     if kind != "mlProgram":
         raise BadInput(f"not an ML Program but {kind}", where=str(package), remedy='convert it to "mlprogram"')

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 import numpy as np
 
+from runtimes.emulation import execution
 from runtimes.errors import BadInput, NotInstalled
 from runtimes.session import feeds
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
@@ -38,19 +39,21 @@ class LiteRtSession:
             if is_old:
                 _refuse_what_it_computes_wrongly(self._interpreter, path)
             self._interpreter.allocate_tensors()
-            key, names = next(iter(self._interpreter.get_signature_list().items()))
-            self._runner = self._interpreter.get_signature_runner(key)
+            signatures = self._interpreter.get_signature_list()
+            runners = [self._interpreter.get_signature_runner(key) for key in signatures]
         except (ValueError, RuntimeError) as error:
             raise BadInput(
                 f"{name} cannot load it: {error}", where=str(path), remedy="export the model again"
             ) from error
-        except StopIteration as error:
-            raise BadInput("the file has no signature", where=str(path), remedy="convert it with one") from error
+        if [runner._subgraph_index for runner in runners] != [0]:  # an app that names no signature runs the first graph
+            cause = "the file has not one signature, that of its first graph"
+            raise BadInput(cause, where=str(path), remedy="convert it with one")
+        (self._runner,), (names,) = runners, signatures.values()
         inputs, outputs = self._runner.get_input_details(), self._runner.get_output_details()
         self.signature = Signature(
             tuple(_spec(n, inputs[n]) for n in names["inputs"]), tuple(_spec(n, outputs[n]) for n in names["outputs"])
         )
-        self.executed_by = ExecutedBy(name, _version(module), "physical")
+        self.executed_by = ExecutedBy(name, _version(module), execution())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """See `Session.run`."""

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
+from runtimes.emulation import execution
 from runtimes.errors import BadInput, NotInstalled
 from runtimes.session import feeds
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
@@ -36,7 +37,7 @@ class OnnxSession:
         self.signature = Signature(
             tuple(map(_spec, self._session.get_inputs())), tuple(map(_spec, self._session.get_outputs()))
         )
-        self.executed_by = ExecutedBy("onnxruntime", onnxruntime.__version__, "physical")
+        self.executed_by = ExecutedBy("onnxruntime", onnxruntime.__version__, execution())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """See `Session.run`."""
@@ -80,13 +81,26 @@ def library(where: str = "") -> Any:
 
 
 EXACT_INT8 = ("session.x64quantprecision", "1")
-"""Without it, int8 sums saturate, wrongly, on x86-64 without VNNI, where it is slower; elsewhere it changes nothing."""
+"""Without it, int8 sums saturate, wrongly, on x86-64 without VNNI; with it, AMX is not used, and int8 is no faster than
+float32."""
+CPUINFO = "/proc/cpuinfo"
+
+
+def ask_for_exact_int8(options: Any) -> None:
+    """Set `EXACT_INT8` of session options, unless Linux says that the processor has VNNI: its sums do not saturate."""
+    try:
+        with open(CPUINFO, encoding="ascii", errors="replace") as file:
+            has_vnni = "vnni" in file.read()
+    except OSError:  # another system
+        has_vnni = False
+    if not has_vnni:
+        options.add_session_config_entry(*EXACT_INT8)
 
 
 def _options(onnxruntime: Any, threads: Optional[int]) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: one for each core
-    options.add_session_config_entry(*EXACT_INT8)
+    ask_for_exact_int8(options)
     return options
 
 

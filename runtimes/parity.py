@@ -11,7 +11,7 @@ from runtimes.compare import FLOAT32, Limits, compare
 from runtimes.errors import NotInstalled, ParityFailed
 from runtimes.golden import read_golden
 from runtimes.records import from_json
-from runtimes.session import open_session
+from runtimes.session import format_of, open_session
 from runtimes.signature import Signature
 from runtimes.types import Parity
 
@@ -60,9 +60,11 @@ def prove(
 def run_and_compare(job: Dict[str, Any], emit: Callable[[Dict[str, Any]], None]) -> Dict[str, Any]:
     """The child's side of `prove`."""
     golden = read_golden(Path(job["golden"]))
-    session = open_session(Path(job["artifact"]))
+    artifact = Path(job["artifact"])
+    session = open_session(artifact)
     actual = [session.run(inputs) for inputs in golden.inputs]
-    parity = compare(golden.outputs, actual, session.executed_by, Limits(**job["limits"]))
+    measured = golden.noise.get(format_of(artifact))
+    parity = compare(golden.outputs, actual, session.executed_by, Limits(**job["limits"]), measured)
     return {"signature": asdict(session.signature), "parity": asdict(parity)}
 
 

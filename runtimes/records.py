@@ -9,6 +9,8 @@ from typing import Any
 
 from runtimes.errors import BadInput
 
+LARGEST_WHOLE = 1 << 64
+"""More than any field counts; a float holds it."""
 JSON_NAMES = {type(None): "null"}
 UNIONS = (typing.Union, getattr(types, "UnionType", typing.Union))  # `X | None` is of the second kind
 
@@ -25,15 +27,18 @@ def from_json(kind: Any, value: Any, where: str = "") -> Any:
         return _record(kind, value, where)
     if origin is tuple:
         _expect(isinstance(value, list), where, "a list", value)
+        if arguments[0] in (int, float, str) and {*map(type, value)} == {arguments[0]}:  # thousands of times a block
+            return tuple(value)
         return tuple(from_json(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict:
         _expect(isinstance(value, dict), where, "an object", value)
-        return {k: from_json(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {k: from_json(arguments[1], v, f"{where}.{k:.60}") for k, v in value.items()}
     kinds = arguments if origin in UNIONS else (kind,)
     nested = [k for k in kinds if dataclasses.is_dataclass(k) or typing.get_origin(k) in (tuple, dict)]
     if nested and value is not None:  # a union holds one of them at most
         return from_json(nested[0], value, where)
     if type(value) is int and int not in kinds and float in kinds:
+        _expect(abs(value) < LARGEST_WHOLE, where, "a number of 64 bits", value)
         return float(value)
     _expect(type(value) in kinds, where, " or ".join(JSON_NAMES.get(k, k.__name__) for k in kinds), value)
     return value
@@ -44,7 +49,7 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     types = typing.get_type_hints(kind)
     fields = dataclasses.fields(kind)
     required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    wrong = [f"unknown field {k!r}" for k in value if k not in types] + [
+    wrong = [f"unknown field {k!r:.60}" for k in value if k not in types] + [
         f"no field {k!r}" for k in sorted(required - set(value))
     ]
     if wrong:

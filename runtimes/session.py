@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 import numpy as np
 
-from runtimes.errors import BadInput
+from runtimes.errors import BadInput, NotInstalled
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
 
 
@@ -37,6 +38,12 @@ RUNTIMES = {
     "coreml": "runtimes.coreml_runtime",
 }
 """format -> module with `library`, `open_session` and `profile`, imported only when it is needed."""
+LIBRARIES = {
+    "onnx": ("onnxruntime",),
+    "tflite": ("ai_edge_litert", "tflite_runtime"),
+    "coreml": ("coremltools",),
+}
+"""format -> the packages of which one runs it."""
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml"}
 
@@ -75,6 +82,17 @@ def library(path: Path) -> Any:
     Raises NotInstalled where it is absent.
     """
     return _runtime_of(path).library(str(path))
+
+
+def lacking(kind: str) -> str:
+    """Why no artifact of a format runs here, where its library is absent, and what to do; nothing is imported."""
+    if any(importlib.util.find_spec(name) for name in LIBRARIES[kind]):
+        return ""
+    try:
+        importlib.import_module(RUNTIMES[kind]).library()
+    except NotInstalled as error:
+        return f"{error.what}; {error.remedy}"
+    return ""
 
 
 def profile(

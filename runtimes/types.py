@@ -9,7 +9,8 @@ from runtimes.signature import ExecutedBy, Signature
 
 SCHEMA_VERSION = 1
 
-FORMATS = ("onnx", "tflite", "coreml")
+SUFFIX_OF = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage"}
+FORMATS = tuple(SUFFIX_OF)
 PRECISIONS = ("float32", "float16", "int8", "int4", "ternary")
 COMPUTE_TYPES = ("float32", "float16")
 EXECUTION_KINDS = ("physical", "emulated", "browser", "off-device")
@@ -21,8 +22,10 @@ class Parity:
 
     `max_rel_error` is the largest absolute error of an output over that output's largest absolute value, over 1 where
     that is all zero; `snr_db` is None when there is no error at all, or no signal; `sensitivity` is how much the
-    reference output changes between the samples, so that a model which ignores its input cannot pass; `verdict` is
-    "pass" or "fail", `reason` says why it failed.
+    reference output changes between the samples, so that a model which ignores its input cannot pass; `nearest_error`
+    is the absolute error of the output that comes nearest to its `tolerance`, or goes furthest beyond it, None where no
+    output was compared; `verdict` is "pass" or "fail", `reason` says why it failed. `not_proven` names the outputs, and
+    the columns and channels of them, that agree, but would if they were constant, too.
     """
 
     max_abs_error: float
@@ -35,6 +38,8 @@ class Parity:
     executed_by: ExecutedBy
     verdict: str
     reason: str = ""
+    not_proven: Tuple[str, ...] = ()
+    nearest_error: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,11 @@ class RecipeStep:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An artifact's figure on a test split of `samples` samples, and the 95% interval of it.
+    """An artifact's figure on `samples` samples of a test split, and the 95% interval of it.
 
-    `value`, `low` and `high` are shares of 1, the higher the better; `others` holds the task's further figures.
+    `of_samples` is how many the split has, None where that was not kept: fewer were taken where a limit, or the time
+    that an artifact is given, cut it short. `value`, `low` and `high` are shares of 1, the higher the better; `others`
+    holds the task's further figures.
     """
 
     metric: str
@@ -108,6 +115,7 @@ class Accuracy:
     high: float
     samples: int
     others: Dict[str, float] = field(default_factory=dict)
+    of_samples: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,8 @@ class Latency:
     """Medians on the machine that exported, and how many times faster than the original of the same format.
 
     Both were measured in turns; `speedup_low` to `speedup_high` is the 95% interval of the ratio: where it contains 1,
-    no difference is shown. `threads` is None where the runtime chooses.
+    no difference is shown. `threads` is None where the runtime chooses. `load` is the load average of the `cores` cores
+    while it was measured, both None where the system tells neither.
     """
 
     median_ms: float
@@ -124,6 +133,8 @@ class Latency:
     speedup_low: float
     speedup_high: float
     threads: Optional[int] = None
+    load: Optional[float] = None
+    cores: Optional[int] = None
 
 
 @dataclass(frozen=True)

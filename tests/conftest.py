@@ -23,6 +23,7 @@ settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "tests" / "models.py"
+ABSENT = ROOT / "tests" / "absent"
 
 
 def run_pocketship(
@@ -92,6 +93,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in set(left_out)]
 
 
+@pytest.fixture(scope="session")
+def whole_run(pytestconfig) -> bool:
+    """Whether all is run, and not the sample that CI takes: for tests that repeat what chance decides."""
+    return pytestconfig.getoption("whole")
+
+
 def sampled(item: pytest.Item, mark: pytest.Mark) -> bool:
     """Whether a test of a matrix is in the sample."""
     return zlib.crc32(item.name.encode()) % mark.kwargs["one_in"] == 0
@@ -113,6 +120,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pocketship():
     """The command line, as a function of its words."""
     return run_pocketship
+
+
+@pytest.fixture(scope="session")
+def pocketship_without():
+    """The same where Python lacks some modules, given with commas, or `all` that a bare install lacks: a cold start.
+
+    These starts are cheap: what is heavy is what is lacking.
+    """
+
+    def run(lacks: str, *words: object, **options) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join((str(ROOT), str(ABSENT)))
+        return run_pocketship(*words, **options, PYTHONPATH=path, LACKS=lacks)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +162,22 @@ def exported(once, pocketship):
             assert done.returncode == 0, done.stderr
 
         return once(f"bundle {name} {targets}", make) / "bundle"
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def run_once(once, pocketship):
+    """What a command of tests/docs/printed.py's `RUN_ONCE` makes, run once; do not change it."""
+    from tests.docs.printed import BEGINNINGS, RUN_ONCE
+
+    def get(command: str) -> Path:
+        def make(folder: Path) -> None:
+            shutil.copy(BEGINNINGS["shifted.py"], folder)
+            done = pocketship(*command.split()[1:], cwd=folder)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+        return once(command, make) / RUN_ONCE[command]
 
     return get
 

@@ -147,3 +147,20 @@ class Hearer(nn.Module):
 def hearer():
     """[1, 1, 16, 26]: 16 mel bands of 26 frames."""
     return Hearer(), {"mel": torch.randn(1, 1, 16, 26)}
+
+
+class Detector(nn.Module):
+    """Boxes in pixels beside small scores in one tensor, as YOLO gives them: [batch, places, 4 + 6]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 4, 1), nn.Linear(8, 10)
+
+    def forward(self, image):
+        found = self.head(self.stem(image).relu().flatten(2).transpose(1, 2))
+        return {"found": torch.cat([found[..., :4].sigmoid() * 640, (found[..., 4:] - 5).sigmoid()], -1)}
+
+
+def detector():
+    """An image of 32x32, 64 places."""
+    return Detector(), {"image": torch.randn(1, 3, 32, 32)}

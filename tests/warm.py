@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import selectors
 import signal
@@ -70,8 +71,11 @@ def import_everything() -> None:
             parts = file.relative_to(ROOT).with_suffix("").parts
             if not {"__main__", "peers", "templates"} & set(parts):
                 importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    from torch._export.utils import _collect_all_valid_cia_ops
+
     from exporter.lowering.to_onnx import TORCHLIB_OPSET, translations
 
+    _collect_all_valid_cia_ops()  # torch keeps what it finds: a second of every lowering
     for opset in (TORCHLIB_OPSET, 20):
         translations(opset)
 
@@ -176,6 +180,11 @@ def _run(role: str, words: Sequence[str]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # as its own last line does
+    if role == "script":
+        sys.argv = list(words)
+        sys.path.insert(0, str(Path(words[0]).absolute().parent))
+        runpy.run_path(words[0], run_name="__main__")
+        sys.exit()
     from exporter.cli import main
 
     sys.argv = ["pocketship", *words]

@@ -206,8 +206,13 @@ def _locked() -> Iterator[dict[str, str]]:
     import fcntl
 
     path = _cache() / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        remedy = "make that a folder which you may write, or set XDG_CACHE_HOME to one"
+        yield _refusal(f"cannot keep other benches away ({error.strerror})", str(path), remedy)
+        return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

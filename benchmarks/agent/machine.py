@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runtimes.emulation import emulator
+
 Json = dict[str, Any]
 ROOT = Path("/")
 MODEL_FILES = ("proc/device-tree/model", "sys/firmware/devicetree/base/model")
@@ -19,7 +21,7 @@ def facts(root: Path = ROOT) -> Json:
     """The `facts` of the event `device`: see docs/results.md."""
     cpuinfo = _cpuinfo(root)
     model = _first_line([root / name for name in MODEL_FILES]) or cpuinfo.get("Model", "")
-    emulator = _emulator(root)
+    emulated_by = emulator(root)
     family = "raspberry-pi" if "raspberry pi" in model.lower() else "board" if model else "desktop"
     system = os.uname()  # the module platform takes long to import
     cpu = cpuinfo.get("model name") or CPU_PARTS.get(cpuinfo.get("CPU part", ""), "") or system.machine
@@ -31,8 +33,8 @@ def facts(root: Path = ROOT) -> Json:
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "os": _os_name(root),
-        "executed": "emulated" if emulator else "physical",
-        "emulator": emulator,
+        "executed": "emulated" if emulated_by else "physical",
+        "emulator": emulated_by,
         "software": {"python": "{}.{}.{}".format(*sys.version_info[:3])},
     }
 
@@ -112,15 +114,6 @@ class EnergyMeter:
             self.note = f"{self.source} may not be read"
             return []
         return [value for value in values if value is not None]
-
-
-def _emulator(root: Path) -> str:
-    """The user-mode emulator that runs this process: it hides itself in /proc/self/exe, but not behind a thread."""
-    try:
-        name = Path(os.readlink(root / "proc/thread-self/exe")).name  # noqa: PTH115 (3.9: its text, which need be no path)
-    except OSError:
-        return ""
-    return name if name.startswith("qemu-") else ""
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:

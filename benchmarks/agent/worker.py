@@ -24,6 +24,8 @@ Json = dict[str, Any]
 Emit = Callable[..., None]
 PROFILE_RUNS = 20
 PROFILE_S = 5.0
+LONGEST_DETAIL = 2_000
+"""Characters: a runtime's message may list all that it knows."""
 
 
 def main() -> int:
@@ -45,7 +47,7 @@ def main() -> int:
             getattr(worker, command.pop("do"))(**command)
             emit("ready")
     except PocketshipError as error:
-        emit("failed", cause="refused", detail=str(error))
+        emit("failed", cause="refused", detail=str(error)[:LONGEST_DETAIL])
     except MemoryError:
         emit("failed", cause="out-of-memory", detail="ran out of memory")
     except Exception as error:  # whatever a runtime raises is this artifact's end, and a line for the user

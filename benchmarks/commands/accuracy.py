@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.commands.options import Limit
-from benchmarks.console import in_words, out, print_json, terminal
-from runtimes.errors import BadInput, ParityFailed, PocketshipError
+from benchmarks.commands.options import Limit, in_group
+from benchmarks.console import in_words, out, print_json, say_next, shown, terminal
+from benchmarks.tables import print_table, table_of
+from runtimes.errors import BadInput, PocketshipError
 
 if TYPE_CHECKING:
     from benchmarks.evaluate import Answers, Evaluation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command("eval")
+@app.command("eval", **in_group("Measure it", "pocketship eval digits-bundle --data digits"))
 def evaluate_command(
     artifacts: Annotated[
         list[Path],
@@ -28,7 +29,7 @@ def evaluate_command(
     data: Annotated[
         str,
         typer.Option(
-            help="A task (pocketship tasks), a folder of train, calibration and test.npz, or FILE.py:FUNCTION."
+            help="A task (pocketship tasks), a folder of arrays, pictures or sounds, a .csv of texts, FILE.py:FUNCTION."
         ),
     ],
     reference: Annotated[
@@ -46,7 +47,7 @@ def evaluate_command(
     from benchmarks.tasks import load_task
 
     named = [found for path in artifacts for found in _artifacts(path)]
-    task = load_task(data)
+    task = load_task(data, artifacts[0])
     evaluations: list[Evaluation] = []
     errors: list[PocketshipError] = []
     budget = SECONDS if seconds is None else seconds
@@ -66,9 +67,11 @@ def evaluate_command(
         raise errors[0]
     if errors:
         raise type(errors[0])("; ".join(map(str, errors)))
+    if not (as_json or quiet):
+        say_next("time it", "bench", *artifacts, "--data", data)
 
 
-@app.command("tasks")
+@app.command("tasks", **in_group("Measure it", "pocketship tasks"))
 def tasks_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -78,29 +81,25 @@ def tasks_command(
     if as_json:
         print_json(TASKS)
         return
-    from rich.table import Table
-
-    table = Table("name", "what it is", "made for", box=None, pad_edge=False)
-    for name, row in TASKS.items():
-        table.add_row(name, row.description, ", ".join(row.models))
-    out().print(table)
+    rows = [(name, row.description, ", ".join(row.models)) for name, row in TASKS.items()]
+    print_table(table_of(("name", "what it is", "made for"), rows))
+    say_next("score a bundle on one", "eval", "BUNDLE", "--data", next(iter(TASKS)))
 
 
 def _artifacts(path: Path) -> list[tuple[str, Path]]:
     """The artifacts of a bundle, intact, or the one of a file, with the names that the table gives them."""
-    from runtimes.bundle import damage, read_manifest
+    from runtimes.bundle import read_manifest
     from runtimes.session import format_of
+    from runtimes.verify import check_bundle
 
     if not path.exists():
         raise BadInput("no such bundle or artifact", where=str(path), remedy="check the path")
     if path.is_file() or path.suffix == ".mlpackage":
         format_of(path)
         return [(str(path), path)]
-    found = read_manifest(path).artifacts
-    faults = [fault for fault in (damage(path, artifact) for artifact in found) if fault]
-    if faults:
-        raise ParityFailed("; ".join(faults), where=str(path), remedy="do not ship it, export it again")
-    return [(str(path / artifact.path), path / artifact.path) for artifact in found]
+    manifest = read_manifest(path)
+    check_bundle(path, manifest, manifest.artifacts)
+    return [(str(path / artifact.path), path / artifact.path) for artifact in manifest.artifacts]
 
 
 def _answers(path: Path, name: str, task: Task, limit: int | None, seconds: float, quiet: bool) -> Answers:
@@ -110,9 +109,9 @@ def _answers(path: Path, name: str, task: Task, limit: int | None, seconds: floa
     from benchmarks.evaluate import answers
 
     console = terminal()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
-        bar = bars.add_task(name, total=None)
+        bar = bars.add_task(shown(name), total=None)
         return answers(
             path,
             task,
@@ -123,13 +122,10 @@ def _answers(path: Path, name: str, task: Task, limit: int | None, seconds: floa
 
 
 def _print_evaluations(evaluations: Sequence[Evaluation]) -> None:
-    from rich.table import Table
-
     figures = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.others))
     names = ("file", "metric", "value", "95% interval", "samples", *figures, "computed by")
-    table = Table(*names, box=None, pad_edge=False)
-    for evaluation in evaluations:
-        table.add_row(
+    rows = [
+        (
             evaluation.artifact,
             evaluation.metric,
             f"{evaluation.value:.2%}",
@@ -138,10 +134,13 @@ def _print_evaluations(evaluations: Sequence[Evaluation]) -> None:
             *(f"{evaluation.others[name]:.6g}" if name in evaluation.others else "" for name in figures),
             in_words(evaluation.executed_by),
         )
-    out().print(table)
+        for evaluation in evaluations
+    ]
+    print_table(table_of(names, rows, ("value", *figures)))
     for evaluation in evaluations:
         if evaluation.samples < evaluation.of_samples:
             out().print(
                 f"{evaluation.artifact}: only {evaluation.samples} of {evaluation.of_samples} samples, drawn at random "
-                "(--limit, or the time of --seconds was up)"
+                "(--limit, or the time of --seconds was up)",
+                soft_wrap=True,
             )

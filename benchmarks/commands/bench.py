@@ -11,6 +11,7 @@ import typer
 
 from benchmarks.commands.options import (
     AcceptNewHostKey,
+    Formats,
     History,
     Identity,
     KnownHosts,
@@ -20,9 +21,13 @@ from benchmarks.commands.options import (
     Threads,
     Warmup,
     Wheels,
+    history_of,
+    in_group,
 )
-from benchmarks.commands.words import parse_numbers, parse_seconds, parse_share, positive
-from benchmarks.console import print_json
+from benchmarks.commands.report import check_writable
+from benchmarks.commands.words import parse_formats, parse_numbers, parse_seconds, parse_share, positive
+from benchmarks.console import print_json, say_next
+from benchmarks.devices import MALFORMED_REMEDY
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ WRONG = {"parity", "crashed", "timed-out", "out-of-memory"}
 """Causes of failure that are the artifact's own."""
 
 
-@app.command("bench")
+@app.command("bench", **in_group("Measure it", "pocketship bench digits-bundle --on ssh://pi@board -o results.json"))
 def bench_command(
     context: typer.Context,
     artifacts: Annotated[
@@ -52,7 +57,7 @@ def bench_command(
         typer.Option("--on", help="local, ssh://user@host[:port], adb, adb://SERIAL or browser; repeat it."),
     ] = [],  # noqa: B006
     fleet: Annotated[Path | None, typer.Option(help="A boards.yaml: measure on all its boards at once.")] = None,
-    target: Annotated[str, typer.Option("--target", "-t", help="Of a bundle, only these formats.")] = "all",
+    target: Formats = "all",
     threads: Threads = "1",
     seconds: Seconds = 2.0,
     precision: Annotated[
@@ -73,6 +78,7 @@ def bench_command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this .json file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report of them to this .html file.")] = None,
     history: History = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Print every figure: tails, load, memory, accuracy.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV on stdout.")] = False,
     accept_new_host_key: AcceptNewHostKey = False,
@@ -108,7 +114,7 @@ def bench_command(
         processes=int(positive(processes, "--processes")),
         seed=seed,
         timeout_s=positive(timeout, "--timeout"),
-        task=_task(data, limit),
+        task=_task(data, limit, artifacts[0]),
         limit=limit,
     )
     options = Options(
@@ -130,7 +136,7 @@ def bench_command(
     if quiet and headless is False:
         raise BadInput("it would not show the address to open", where="--open, --quiet", remedy="leave one of them out")
     boards = _fleet(fleet, plan, options) if fleet else [Board(word, plan, options) for word in on or ["local"]]
-    formats = _formats(target)
+    formats = parse_formats(target)
     chosen = [found for path in artifacts for found in bench_artifacts(path, formats)]
     if not chosen:
         raise BadInput(f"no artifact is {target}", where="--target", remedy="give a format that the bundle has")
@@ -138,10 +144,10 @@ def bench_command(
     if against and not older:
         raise BadInput("it holds no result", where=str(against), remedy="give a file that bench --output wrote")
     for file in (output, report):
-        _check_writable(file)
+        check_writable(file)  # before the first run, not after the last
     done = _run(_with_kernels(chosen, context.obj), boards, history, output, quiet)
     results = [result for part in done for result in part.results]
-    _show(results, as_json, as_csv, quiet)
+    _show(results, wide, as_json, as_csv, quiet)
     if report:
         from benchmarks.report import write_html
 
@@ -152,6 +158,11 @@ def bench_command(
 
         print_comparisons(compare(older, results))
     raise_failures(done)
+    if not (quiet or as_json or as_csv):
+        if report is None and output is not None:
+            say_next("draw it", "report", output)
+        elif output is None:
+            say_next("keep the results of a run to compare with", "bench", *artifacts, "-o", "results.json")
 
 
 def raise_failures(done: tuple[Done, ...]) -> None:
@@ -176,7 +187,8 @@ def raise_failures(done: tuple[Done, ...]) -> None:
         raise errors[0]
     if errors or lines:
         kind = type(errors[0]) if errors and type(errors[0]).__init__ is PocketshipError.__init__ else BadInput
-        raise kind("; ".join([*lines, *map(str, errors)]))
+        told_lies = any(failure.cause == "malformed" for _, failure in failures)
+        raise kind("; ".join([*lines, *map(str, errors)]), remedy=MALFORMED_REMEDY if told_lies else "")
 
 
 def _name(result: Result) -> str:
@@ -184,26 +196,14 @@ def _name(result: Result) -> str:
     return result.artifact.name + (f" ({threads} threads)" if threads and threads > 1 else "")
 
 
-def _formats(target: str) -> tuple[str, ...]:
-    from runtimes.types import FORMATS
-
-    words = tuple(word.strip() for word in target.split(","))
-    if words == ("all",):
-        return ()
-    wrong = [word for word in words if word not in FORMATS]
-    if wrong:
-        raise BadInput(f"{wrong[0]!r} is no format", where="--target", remedy=f"give {', '.join(FORMATS)} or all")
-    return words
-
-
-def _task(data: str | None, limit: int | None) -> Task | None:
+def _task(data: str | None, limit: int | None, first: Path) -> Task | None:
     from benchmarks.tasks import load_task
 
     if limit is not None:
         if data is None:
             raise BadInput("there are no samples to limit", where="--limit", remedy="give --data")
         positive(limit, "--limit")
-    return load_task(data) if data else None
+    return load_task(data, first) if data else None
 
 
 def _fleet(path: Path, plan: Plan, options: Options) -> list[Board]:
@@ -229,38 +229,36 @@ def _read(path: Path) -> tuple[Result, ...]:
     return read_results(path)
 
 
-def _check_writable(path: Path | None) -> None:
-    """Find out before the first run, not after the last."""
-    if path and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise BadInput("cannot be written", where=str(path), remedy="give a file in a folder that exists")
-
-
 def _run(
     chosen: list[BenchArtifact], boards: list[Board], history: str | None, output: Path | None, quiet: bool
 ) -> tuple[Done, ...]:
     """Bench, with progress on stderr; what a board gave is kept as soon as it is there."""
     from benchmarks.bench import bench
     from benchmarks.commands.bench_screen import BenchProgress
-    from benchmarks.results.history import append_or_say, url_of
     from benchmarks.results.result import write_results
 
-    url = url_of(history)
+    url, why_none = history_of(history)
     kept: list[Result] = []
     with BenchProgress(boards, quiet) as progress:
+        if why_none:
+            progress.say(why_none)
 
         def keep(done: Done) -> None:
             kept.extend(done.results)
             if output:
                 write_results(kept, output)
-            fault = append_or_say(done.results, url)
-            if fault:
-                progress.say(fault)
+            if url is not None:
+                from benchmarks.results.history import append_or_say
+
+                fault = append_or_say(done.results, url)
+                if fault:
+                    progress.say(fault)
             progress.done(done)
 
         return bench(chosen, boards, on_event=progress.event, on_done=keep)
 
 
-def _show(results: list[Result], as_json: bool, as_csv: bool, quiet: bool) -> None:
+def _show(results: list[Result], wide: bool, as_json: bool, as_csv: bool, quiet: bool) -> None:
     from benchmarks.commands.bench_screen import print_csv, print_results
     from benchmarks.results.result import results_to_json
 
@@ -269,4 +267,4 @@ def _show(results: list[Result], as_json: bool, as_csv: bool, quiet: bool) -> No
     elif as_csv:
         print_csv(results)
     elif not quiet:
-        print_results(results)
+        print_results(results, wide)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.console import out, terminal
+from benchmarks import console
+from benchmarks.console import out, shown, terminal
+from benchmarks.results import words
 from benchmarks.results.execution import execution, latency_is_real
 from benchmarks.results.result import Result
+from benchmarks.results.speed import against, busy_in_words, first_like, load_of, speed_in_words
+from benchmarks.results.stats import Estimate
 from benchmarks.results.stats import in_words as ratio_in_words
-from benchmarks.results.stats import process_ratio_interval
+from benchmarks.tables import Cell, Table, print_table, table_of
+from runtimes.types import Accuracy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,10 +46,10 @@ class BenchProgress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._console: Console = terminal()
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        shown = not self._quiet and self._console.is_terminal
-        self._bars = Progress(*columns, console=self._console, transient=True, disable=not shown)
-        self._tasks = {board: self._bars.add_task(board.label, total=None) for board in self._boards}
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        is_drawn = not self._quiet and self._console.is_terminal
+        self._bars = Progress(*columns, console=self._console, transient=True, disable=not is_drawn)
+        self._tasks = {board: self._bars.add_task(shown(board.label), total=None) for board in self._boards}
         self._bars.start()
         return self
 
@@ -57,58 +60,68 @@ class BenchProgress:
         """Show what a device tells."""
         task, kind = self._tasks[board], event["event"]
         if kind == "progress":
-            self._bars.update(task, completed=event["done"], total=event["total"], description=board.label)
+            self._bars.update(task, completed=event["done"], total=event["total"], description=shown(board.label))
         elif kind == "notice":
-            self.say(f"{board.label}: {event['text']}")
+            first, *more = event["text"].split("\n")
+            self.say(f"{board.label}: {first}")
+            for line in more:
+                self.say(f"  {line}")  # so that no line but the first seems to be of another origin
         elif kind == "loaded":
-            self._bars.update(task, description=f"{board.label}: warming up")
+            self._bars.update(task, description=shown(f"{board.label}: warming up"))
 
     def done(self, done: Done) -> None:
         """A board is through."""
-        self._bars.update(self._tasks[done.board], description=f"{done.board.label}: done", completed=1, total=1)
+        self._bars.update(self._tasks[done.board], description=shown(f"{done.board.label}: done"), completed=1, total=1)
 
     def say(self, text: str) -> None:
         """A line."""
         if not self._quiet:
             with self._lock:
-                self._console.print(text, markup=False, soft_wrap=True)
+                self._console.print(text, soft_wrap=True)
 
 
-def print_results(results: Sequence[Result]) -> None:
-    """One table a device: what executed stands above it, what to know of the figures below."""
-    console = out()
+def print_results(results: Sequence[Result], wide: bool = False) -> None:
+    """One table a device: what executed stands above it, below it a verdict a file, and what to know of the figures."""
+    screen = out()
     for key in dict.fromkeys(_device_key(result) for result in results):
         own = [result for result in results if _device_key(result) == key]
-        console.print(_heading(own[0]))
-        console.print(_table(own))
+        screen.print(_heading(own[0]), soft_wrap=True)
+        print_table(table_of_results(own, wide))
+        for result in own:
+            screen.print(f"{_named(result, own)}: {judgement(result, first_like(own, result))}", soft_wrap=True)
         said = [(_file(result), line) for result in own for line in remarks(result)]
         for line in dict.fromkeys(line for _, line in said):
             names = list(dict.fromkeys(name for name, remark in said if remark == line))
             of_all = len(names) == len({_file(result) for result in own})
-            console.print(line if of_all else f"{', '.join(names)}: {line}", soft_wrap=True)
-        console.print()
+            screen.print(line if of_all else f"{', '.join(names)}: {line}", soft_wrap=True)
+        screen.print()
 
 
 def print_csv(results: Sequence[Result]) -> None:
     """One line a result; a latency that is none (emulated, or of wrong outputs) is left empty."""
-    writer = csv.DictWriter(sys.stdout, CSV_FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_csv_row(result) for result in results)
+    console.print_csv(CSV_FIELDS, map(_csv_row, results))
 
 
 def remarks(result: Result) -> list[str]:
     """What a reader must know before trusting a row."""
     found = list(result.notes)
-    if result.failure:
-        found.append(f"{result.failure.cause}: {result.failure.detail}")
+    if latency_is_real(result):
+        found += filter(None, [busy_in_words(load_of(result.conditions), result.device.cores)])
     if result.samples and result.samples.blocks and not result.samples.stable:
         found.append(f"the warm-up did not settle in {result.settings.warmup_s:g} s; give more --warmup")
     if result.settings.inputs == "random":
         found.append("random inputs, no golden values: parity is not known")
+    found += [f"not proven: {line}" for line in (result.parity.not_proven if result.parity else ())]
     throttled = {word for look in result.conditions for word in look.throttled or ()}
     if throttled and latency_is_real(result):
         found.append(f"the device was slowed while it ran: {', '.join(sorted(throttled))}")
     return found
+
+
+def _named(result: Result, among: Sequence[Result]) -> str:
+    """A result's file, and its threads where the file has several."""
+    alike = [other for other in among if _file(other) == _file(result)]
+    return _file(result) + (f" ({words.threads_of(result.settings.threads)})" if len(alike) > 1 else "")
 
 
 def _device_key(result: Result) -> tuple[str, str, str, str]:
@@ -124,54 +137,61 @@ def _heading(result: Result) -> str:
     return f"{name}: {machine}{cores}, {device.os} ({execution(result)}{emulator})"
 
 
-def _table(results: Sequence[Result]) -> Any:
-    from rich.table import Table
-
-    timed = any(latency_is_real(result) for result in results)
-    counted = any(result.instructions for result in results)
-    scored = any(result.accuracy for result in results)
-    sustained = any(result.statistics and result.statistics.slowdown for result in results)
-    names = ["file", "MB", "threads"]
-    names += (
-        ["p50 ms", "95% interval", "p90", "p99", "against the first", "load ms", "first ms"] if timed else ["latency"]
-    )
-    names += ["minute 1 ms", "last minute ms", "slower"] if sustained else []
-    names += ["instructions"] if counted else []
-    low_bit = any(result.kernels for result in results)
-    names += ["low-bit"] if low_bit else []
-    names += ["peak MB", "max error", "parity"] + (["accuracy"] if scored else []) + ["computed by"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in names:
-        right = name in ("MB", "threads", "p50 ms", "p90", "p99", "load ms", "first ms", "instructions", "peak MB")
-        table.add_column(name, justify="right" if right else "left")
-    for result in results:
-        first = next(r for r in results if _is_comparable(r, result))
-        cells = [_file(result), f"{result.artifact.size_bytes / 1e6:.2f}", str(result.settings.threads or "auto")]
-        cells += _latency(result, first) if timed else [_why_none(result)]
-        cells += _sustained(result) if sustained else []
-        cells += [f"{result.instructions:,.0f}" if result.instructions else ""] if counted else []
-        cells += [f"{result.kernels.low_bit_share:.0%}" if result.kernels else ""] if low_bit else []
-        peak = result.memory.peak_bytes if result.memory else None
-        parity = result.parity
-        cells += [f"{peak / 1e6:.1f}" if peak else "", f"{parity.max_abs_error:.1e}" if parity else ""]
-        cells.append(parity.verdict if parity else "not known")
-        if scored:
-            found = result.accuracy
-            cells.append(f"{found.value:.1%} ({100 * found.low:.1f} to {100 * found.high:.1f})" if found else "")
-        by = result.executed_by
-        table.add_row(*cells, f"{by.runtime} {by.version}" if by else "nothing")
-    return table
+def table_of_results(results: Sequence[Result], wide: bool = False) -> Table:
+    """The table of one device: what decides, or with `wide` all that was measured."""
+    rows = [_row(result, first_like(results, result)) for result in results]
+    kinds = ["file", "MB", "against the first", "parity", "computed by"]
+    if any(latency_is_real(result) for result in results):
+        kinds.insert(2, "p50 ms")
+    else:
+        kinds[2] = "latency"
+    if wide:
+        kinds[2:2] = ["threads"]
+        kinds[-2:-2] = [name for name in WIDE if any(name in row for row in rows)]
+    cells = [[row.get(name, Cell("")) for name in kinds] for row in rows]
+    return table_of(kinds, cells, [name for name in kinds if name in FIGURES])
 
 
-def _is_comparable(result: Result, other: Result) -> bool:
-    """Whether a ratio of the two says something: the same model, or files of which nothing is known."""
-    return result.artifact.model == other.artifact.model and result.settings.threads == other.settings.threads
+WIDE = (
+    *("p90", "p99", "load ms", "first ms", "minute 1 ms", "last minute ms", "slower", "instructions", "low-bit"),
+    *("peak MB", "cosine", "accuracy"),
+)
+FIGURES = {"MB", "threads", "p50 ms", "p90", "p99", "load ms", "first ms", "instructions", "low-bit", "peak MB"}
+
+
+def _row(result: Result, first: Result) -> dict[str, Cell]:
+    """All cells that a result has, by column."""
+    by, parity, memory, threads = result.executed_by, result.parity, result.memory, result.settings.threads
+    found = {
+        "file": Cell(_file(result), f"{threads} threads" if threads and threads > 1 else ""),
+        "MB": Cell(f"{result.artifact.size_bytes / 1e6:.2f}"),
+        "threads": Cell(str(threads or "auto")),
+        "parity": Cell(words.verdict(parity) if parity else "not known"),
+        "computed by": Cell(f"{by.runtime} {by.version}" if by else "nothing"),
+        **_latency(result, first),
+        **_sustained(result),
+    }
+    if result.instructions:
+        found["instructions"] = Cell(f"{result.instructions:,.0f}")
+    if result.kernels:
+        found["low-bit"] = Cell(f"{result.kernels.low_bit_share:.0%}")
+    if memory and memory.peak_bytes:
+        found["peak MB"] = Cell(f"{memory.peak_bytes / 1e6:.1f}")
+    if parity:
+        found["cosine"] = Cell(f"{parity.cosine:.7f}")
+    if result.accuracy:
+        found["accuracy"] = Cell(_accuracy(result.accuracy))
+    return found
+
+
+def _accuracy(found: Accuracy) -> str:
+    share = f"{found.value:.1%} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"{share}, {words.samples_of(found)}"
 
 
 def _file(result: Result) -> str:
     name = result.artifact.name
-    shown = f"{result.artifact.bundle}/{name}" if result.artifact.bundle and "/" not in name else name
-    return shown if shown.isprintable() else repr(shown)
+    return f"{result.artifact.bundle}/{name}" if result.artifact.bundle and "/" not in name else name
 
 
 def _why_none(result: Result) -> str:
@@ -180,42 +200,53 @@ def _why_none(result: Result) -> str:
     return NO_LATENCY.get(execution(result), "none")
 
 
-def _latency(result: Result, first: Result) -> list[str]:
+def _latency(result: Result, first: Result) -> dict[str, Cell]:
     if not latency_is_real(result):
-        return [_why_none(result), "", "", "", "", "", ""]
+        return {"p50 ms": Cell(_why_none(result)), "latency": Cell(_why_none(result))}
     assert result.statistics and result.samples
     found, samples = result.statistics, result.samples
-    ratio = ""
-    if result is not first and latency_is_real(first):
-        ratio = against_the_first(first, result)
-    return [
-        f"{found.p50_ms:.3g}",
-        f"{found.low_ms:.3g} to {found.high_ms:.3g}",
-        f"{found.p90_ms:.3g}",
-        f"{found.p99_ms:.3g}",
-        ratio,
-        "" if samples.load_cold_ns is None else f"{samples.load_cold_ns / 1e6:.3g}",
-        "" if samples.first_inference_ns is None else f"{samples.first_inference_ns / 1e6:.3g}",
-    ]
+    cells = {
+        "p50 ms": Cell(f"{found.p50_ms:.3g}", f"{found.low_ms:.3g} to {found.high_ms:.3g}"),
+        "p90": Cell(f"{found.p90_ms:.3g}"),
+        "p99": Cell(f"{found.p99_ms:.3g}"),
+    }
+    ratio = against(first, result)
+    if ratio:
+        cells["against the first"] = Cell(ratio_in_words(ratio))
+    for name, spent_ns in (("load ms", samples.load_cold_ns), ("first ms", samples.first_inference_ns)):
+        if spent_ns is not None:
+            cells[name] = Cell(f"{spent_ns / 1e6:.3g}")
+    return cells
 
 
-def against_the_first(first: Result, result: Result) -> str:
-    """How many times as fast as the first row of the table, both measured in turns: paired by round."""
-    assert first.samples and result.samples
-    above, below = first.samples.process_medians_ns, result.samples.process_medians_ns
-    in_turns = not result.settings.sustained_s and list(map(len, above)) == list(map(len, below))
-    return ratio_in_words(process_ratio_interval(above, below, paired=in_turns))
-
-
-def _sustained(result: Result) -> list[str]:
+def _sustained(result: Result) -> dict[str, Cell]:
     found = result.statistics
     if not latency_is_real(result) or not found or found.slowdown is None:
-        return ["", "", ""]
-    from benchmarks.results.stats import Estimate
-
+        return {}
     assert found.minute_1_ms and found.last_minute_ms and found.slowdown_low and found.slowdown_high
     ratio = Estimate(found.slowdown, found.slowdown_low, found.slowdown_high)
-    return [f"{found.minute_1_ms:.4g}", f"{found.last_minute_ms:.4g}", ratio_in_words(ratio)]
+    return {
+        "minute 1 ms": Cell(f"{found.minute_1_ms:.4g}"),
+        "last minute ms": Cell(f"{found.last_minute_ms:.4g}"),
+        "slower": Cell(ratio_in_words(ratio)),
+    }
+
+
+def judgement(result: Result, first: Result) -> str:
+    """A result in one line: whether it is right, and what it gains or loses against the first of its model."""
+    if result.failure:
+        return f"{result.failure.cause}: {result.failure.detail}"
+    said = [{"pass": "right", "fail": "WRONG"}[result.parity.verdict] if result.parity else "parity is not known"]
+    if result is not first:
+        smaller = first.artifact.size_bytes / result.artifact.size_bytes
+        said += [f"{smaller:.2f}x smaller"] if smaller >= 1.005 else []
+        said += [f"{1 / smaller:.2f}x larger"] if smaller <= 0.995 else []
+    ratio = against(first, result)
+    said += [speed_in_words(ratio, _file(first))] if ratio else []
+    said += [words.slowdown(result)] if words.slowdown(result) else []
+    if result.accuracy:
+        said.append(f"{result.accuracy.metric} {_accuracy(result.accuracy)}")
+    return ", ".join(said)
 
 
 def _csv_row(result: Result) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.console import print_json, terminal
+from benchmarks.commands.options import in_group
+from benchmarks.console import print_json, say_next, terminal
 from runtimes.errors import BadInput
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command("report")
+@app.command("report", **in_group("Measure it", "pocketship report results.json --output report.html"))
 def report_command(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE.json...", help="Results that bench wrote; without any, the history.")
@@ -49,10 +50,11 @@ def report_command(
         written.append(png)
     if not quiet:
         names = ", ".join(map(str, written))
-        terminal().print(f"{len(results)} results in {names}", markup=False, soft_wrap=True)
+        terminal().print(f"{len(results)} results in {names}", soft_wrap=True)
+        say_next("see what is shown to differ between two runs", "compare", "OLD.json", "NEW.json")
 
 
-@app.command("compare")
+@app.command("compare", **in_group("Measure it", "pocketship compare main.json branch.json --fail-over 5%"))
 def compare_command(
     old: Annotated[Path, typer.Argument(metavar="A.json", help="The old results.")],
     new: Annotated[Path, typer.Argument(metavar="B.json", help="The new results.")],
@@ -74,24 +76,29 @@ def compare_command(
     comparisons = compare(read_results(old), read_results(new))
     check_matched(comparisons, f"{old}, {new}")
     if output:
-        from benchmarks.report import write_file
         from benchmarks.report.markdown import escaped, table
+        from runtimes.writing import write_file
 
         lines = [*table(comparison_table(comparisons)), "", *(f"- {escaped(line)}" for line in remarks(comparisons))]
-        write_file(output, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
+        write_file(output, [("\n".join(lines) + "\n").encode("utf-8", "replace")])
     if as_json:
         print_json(comparisons_to_json(comparisons))
     elif not quiet:
         print_comparisons(comparisons)
     check_limit(comparisons, limit)
+    if not (as_json or quiet):
+        say_next("draw both", "report", old, new)
 
 
 def gathered(files: list[Path], history: str | None, since: str | None) -> tuple[Result, ...]:
     """The results of the files and of the history, each once; of the user's own history where neither is given."""
-    from benchmarks.results.history import select, url_of, utc
     from benchmarks.results.result import read_results
 
     found = [result for path in files for result in read_results(path)]
+    if not history and files and since is None:
+        return tuple({result.id: result for result in found}.values())
+    from benchmarks.results.history import select, url_of, utc
+
     if since is not None:
         first = utc(since, "--since")
         found = [result for result in found if utc(result.started_at, f"result {result.id}") >= first]
@@ -104,3 +111,5 @@ def check_writable(path: Path | None) -> None:
     """Raise BadInput for a file that could not be written, before anything else is done."""
     if path and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise BadInput("cannot be written", where=str(path), remedy="give a file in a folder that exists")
+    if path and path.exists() and not path.is_file():
+        raise BadInput("cannot be written (it is no plain file)", where=str(path), remedy="give another place")

@@ -21,18 +21,36 @@ def parse_percent(text: str) -> float:
 
 
 def parse_bytes(text: str) -> int:
-    """`3MB` as 3,000,000 and `3MiB` as 3,145,728; a bare number counts bytes.
+    """`3MB` as 3,000,000 and `3MiB` as 3,145,728.
 
-    Raises BadInput for anything else, and for less than one byte.
+    Raises BadInput for anything else, such as a number without a unit, and for less than one byte.
     """
     units = {unit.lower(): factor for unit, factor in BYTES.items()}
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)", text.strip())
-    if not match or (match[2].lower() or "b") not in units:
+    if match and not match[2]:
+        raise BadInput(f"{text!r} has no unit", where="--max-size", remedy=f"give it as {text.strip()}MB")
+    if not match or match[2].lower() not in units:
         raise BadInput(f"{text!r} is no size", remedy=f"give a number and one of {', '.join(BYTES)}, as 3MB")
-    size_bytes = round(float(match[1]) * units[match[2].lower() or "b"])
+    size_bytes = round(float(match[1]) * units[match[2].lower()])
     if size_bytes < 1:
         raise BadInput(f"{text!r} holds no model", remedy="give it as 3MB")
     return size_bytes
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """`onnx,tflite` as a tuple; `all` as none, which stands for every format.
+
+    Raises BadInput for a word that is no format.
+    """
+    from runtimes.types import FORMATS
+
+    words = tuple(word.strip() for word in text.split(","))
+    if words == ("all",):
+        return ()
+    wrong = [word for word in words if word not in FORMATS]
+    if wrong:
+        raise BadInput(f"{wrong[0]!r} is no format", where="--target", remedy=f"give {', '.join(FORMATS)} or all")
+    return words
 
 
 SECONDS_OF = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.devices import Interrupted, OnEvent, Options
+from benchmarks.devices import CHECK_S, Interrupted, OnEvent, Options
+from benchmarks.devices.lines import Lines, refusal_of
 from benchmarks.job import Job
-from runtimes.errors import BadInput
+from runtimes.scratch import scratch_folder
 
 AGENT = Path(__file__).resolve().parents[1] / "agent" / "__main__.py"
 LOG_TAIL_BYTES = 4096
+CHUNK_BYTES = 1 << 16
 
 
 def run(target: str, job: Job, files: Mapping[str, Path], options: Options, on_event: OnEvent) -> None:
@@ -26,7 +28,11 @@ def run(target: str, job: Job, files: Mapping[str, Path], options: Options, on_e
 
     Raises BadInput where another one runs, Interrupted where the agent was killed.
     """
-    do(job, files, on_event)
+    do(job, files, on_event, check=options.check)
+
+
+def reach(target: str, options: Options) -> None:
+    """This machine is here."""
 
 
 def do(
@@ -35,13 +41,14 @@ def do(
     on_event: OnEvent,
     *,
     exclusive: bool = True,
+    check: Callable[[], None] = lambda: None,
     on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
     scratch: Path | None = None,
     log_path: Path | None = None,
 ) -> None:
-    """Let the agent do a job on this machine; `exclusive` refuses where another bench runs."""
+    """Let the agent do a job on this machine; `exclusive` refuses where another bench runs, `check` may end it."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pocketship-", dir=scratch)))
+        folder = stack.enter_context(scratch_folder(scratch))
         for name, path in files.items():
             (folder / name).symlink_to(path.resolve())
         (folder / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
@@ -59,17 +66,26 @@ def do(
         if on_start:
             on_start(process)
         assert process.stdout
-        ended = False
-        for line in process.stdout:
-            if not line.endswith(b"\n"):
-                break  # the agent was killed while it wrote
-            event = json.loads(line)
-            if "refused" in event:
-                raise BadInput(**event["refused"])
-            ended = event["event"] == "end"
-            on_event(event)
-        if not ended:
+        ended, lines = False, Lines()
+        for chunk in _chunks(process.stdout.fileno(), check):
+            for event, _ in lines.feed(chunk):
+                if "refused" in event:
+                    raise refusal_of(event["refused"])
+                ended = ended or event.get("event") == "end"
+                on_event(event)
+        if not ended:  # what it began to write when it was killed is no line
             raise _killed(process, log_path or folder / "agent.log")
+
+
+def _chunks(descriptor: int, check: Callable[[], None]) -> Iterator[bytes]:
+    """What a pipe gives until its end; `check` is called while nothing comes."""
+    while True:
+        if not select.select([descriptor], [], [], CHECK_S)[0]:
+            check()
+        elif chunk := os.read(descriptor, CHUNK_BYTES):
+            yield chunk
+        else:
+            return
 
 
 def _killed(process: subprocess.Popen[bytes], log: Path) -> Interrupted:

@@ -90,7 +90,7 @@ def export_peers(rounds: int, models: Sequence[str]) -> dict[str, object]:
         print_figures(figures(runs, peaks, weights_bytes))
         results[model] = {"runs": [asdict(run) for run in runs], "peak_bytes": peaks}
     print("## --help\n")
-    runs = interleave(help_commands(), max(rounds, 5) * 3, watch_memory=False)
+    runs = interleave(help_commands(), 3 * rounds, watch_memory=False)
     print_runs(runs, {})
     value = ratio(runs, [HELP], [OPTIMUM_HELP])
     print_figures([Line("pocketship --help / optimum-cli --help", value, 1.5, value <= 1.5)])

@@ -18,12 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BARE = Path(__file__).resolve().parent / "bare"
 POLL_S = 0.05
 
-MEND = (
-    "import sys, runpy; sys.path.insert(0, {root!r}); "
-    "from exporter.sources.torchvision_operators import declare_torchvision_operators as mend; mend(); "
-)
-"""Every peer gets this mend: without it, a torchvision of another build than torch stops transformers' import."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -50,8 +44,8 @@ class Line:
 def peer(script: str, words: Sequence[object]) -> list[str]:
     """The command that runs a script of benchmarks/bare with these words."""
     path = BARE / f"{script}.py"
-    code = MEND.format(root=str(ROOT)) + (
-        f"sys.path[0] = {str(BARE)!r}; sys.argv = {[str(path), *map(str, words)]!r}; "
+    code = (
+        f"import sys, runpy; sys.path.insert(0, {str(BARE)!r}); sys.argv = {[str(path), *map(str, words)]!r}; "
         f"runpy.run_path({str(path)!r}, run_name='__main__')"
     )
     return [sys.executable, "-P", "-c", code]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.results.result import Result
-from runtimes.errors import BadInput
+from runtimes.writing import write_file
 
 TITLE = "pocketship bench report"
 
@@ -16,36 +15,18 @@ def write_html(results: Sequence[Result], path: Path, title: str = TITLE) -> Non
     """Write the page; raises BadInput where the file cannot be written."""
     from benchmarks.report.page import html
 
-    write_file(path, html(results, title).encode("utf-8", "replace"))
+    write_file(path, [html(results, title).encode("utf-8", "replace")])
 
 
 def write_markdown(results: Sequence[Result], path: Path, title: str = TITLE) -> None:
     """Write the tables; raises BadInput where the file cannot be written."""
     from benchmarks.report.markdown import markdown
 
-    write_file(path, markdown(results, title).encode("utf-8", "replace"))
+    write_file(path, [markdown(results, title).encode("utf-8", "replace")])
 
 
 def write_png(results: Sequence[Result], path: Path, title: str = TITLE) -> None:
     """Write the picture; raises BadInput where the file cannot be written, or nothing in the results can be drawn."""
     from benchmarks.report.picture import png
 
-    write_file(path, png(results, title))
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file in one rename, so that a reader never sees half of it.
-
-    Raises BadInput where it cannot be written.
-    """
-    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    try:
-        try:
-            part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInput(
-            f"cannot be written ({error.strerror})", where=str(path), remedy="give a file in a folder that exists"
-        ) from error
+    write_file(path, [png(results, title)])

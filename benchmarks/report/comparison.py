@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from benchmarks.results.compare import BETTER, WORSE, Comparison, Figure
-from benchmarks.results.words import Cell, Table, bytes_of, count_of, milliseconds, short, threads_of
+from benchmarks.results.words import bytes_of, count_of, milliseconds, short, threads_of
+from benchmarks.tables import Cell, Table
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -50,7 +51,7 @@ def _cell(figure: Figure) -> Cell:
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     """Print the table on stdout, and what was not compared below it."""
     from benchmarks.console import out
-    from benchmarks.report.screen import print_table
+    from benchmarks.tables import print_table
 
     found = comparison_table(comparisons)
     marks = {"bad": "WORSE ", "good": "better "}

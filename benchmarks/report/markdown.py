@@ -19,7 +19,7 @@ from benchmarks.report.sections import (
 )
 from benchmarks.results import words
 from benchmarks.results.result import Result
-from benchmarks.results.words import Cell, Table
+from benchmarks.tables import Cell, Table
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from benchmarks.results import words
 from benchmarks.results.execution import execution
 from benchmarks.results.result import Result
-from benchmarks.results.words import Cell, Table, model_of
+from benchmarks.results.speed import busy_in_words, first_like, load_of
+from benchmarks.results.words import model_of
+from benchmarks.tables import Cell, Table
 
 KINDS = {
     "physical": "measured on the device itself",
@@ -125,6 +127,7 @@ def summary(section: Section) -> Table:
             "median latency": words.latency,
             "p90": lambda r: words.tail(r, 90),
             "p99": lambda r: words.tail(r, 99),
+            "against the first": lambda r: words.speedup(first_like(section.results, r), r),
         }
     if section.kind != "off-device":
         columns["peak memory"] = words.memory
@@ -132,7 +135,7 @@ def summary(section: Section) -> Table:
         columns["instructions"] = lambda r: Cell(words.count_of(r.instructions), "an inference")
     columns["parity"] = words.parity
     rows = tuple(tuple(cell(result) for cell in columns.values()) for result in section.results)
-    figures = frozenset(columns) - {"artifact", "parity"}
+    figures = frozenset(columns) - {"artifact", "parity", "against the first"}
     return Table("Summary", tuple(columns), figures, rows)
 
 
@@ -166,9 +169,12 @@ def _said_of(result: Result, kind: str) -> list[str]:
     said = [words.short(note) for note in result.notes]
     if result.settings.inputs == "random":
         said.append("random inputs: good for latency, useless for parity and accuracy")
+    said += [words.short(f"not proven: {line}") for line in (result.parity.not_proven if result.parity else ())]
     said.append(words.slowdown(result))
     used = words.energy(result)
     said.append(f"energy {used}" if used else "")
+    if kind in ("physical", "browser"):
+        said.append(busy_in_words(load_of(result.conditions), result.device.cores))
     if kind in ("physical", "browser") and result.samples and not result.samples.stable:
         said.append("the warm-up had not settled when its time was up")
     return [sentence for sentence in said if sentence]
@@ -299,7 +305,7 @@ def commands(results: Sequence[Result]) -> tuple[str, ...]:
 
 def _command(group: Sequence[Result]) -> str:
     asked = group[0].settings
-    line = ["pocketship", "bench", *dict.fromkeys(words.short(words.file_of(r)) for r in group)]
+    line = ["pocketship", "bench", *dict.fromkeys(_no_option(words.short(words.file_of(r))) for r in group)]
     line += ["--on", words.short(group[0].target), "--seconds", f"{asked.seconds:g}", "--warmup", f"{asked.warmup_s:g}"]
     threads = sorted({r.settings.threads for r in group if r.settings.threads is not None})
     options = {
@@ -314,6 +320,11 @@ def _command(group: Sequence[Result]) -> str:
     for name, value in options.items():
         line += [] if value is None else [name, str(value)]
     return shlex.join(line)
+
+
+def _no_option(file: str) -> str:
+    """A file's name that a command takes for one, though results of others may call it --output=..."""
+    return f"./{file}" if file.startswith("-") else file
 
 
 def versions(results: Sequence[Result]) -> Table:

@@ -21,7 +21,8 @@ def execution(result: Result) -> str:
 
 
 def latency_is_real(result: Result) -> bool:
-    """Whether a latency of this result may be shown: it ran on hardware or in a browser, and its outputs are right."""
+    """Whether a latency of this result may be shown: it ran on hardware or in a browser, its outputs are right, and
+    nothing that the device told of it was malformed."""
     is_right = result.parity is None or result.parity.verdict == "pass"
-    fell = result.failure is not None and result.failure.cause == "parity"
+    fell = result.failure is not None and result.failure.cause in ("parity", "malformed")
     return execution(result) in REAL and is_right and not fell and result.statistics is not None

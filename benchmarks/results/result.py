@@ -9,18 +9,23 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmarks.console import plain
 from benchmarks.results.stats import median, process_median_interval, quantile, ratio_interval
 from runtimes.errors import BadInput
+from runtimes.files import parse_json, read_regular
 from runtimes.kernels import KernelTruth
 from runtimes.records import from_json
 from runtimes.signature import ExecutedBy
 from runtimes.types import EXECUTION_KINDS, Accuracy, Parity
+from runtimes.writing import write_file
 
 RESULT_VERSION = 1
+MOST_BYTES = 1 << 26
+"""Of a file of results: an hour of the thousand inferences a second that are kept has 25 MB."""
 WRITTEN = "give a file that bench --output wrote"
 FAMILIES = ("desktop", "raspberry-pi", "phone", "board")
 
@@ -110,7 +115,7 @@ class Samples:
         """Every inference that was kept."""
         return tuple(time for block in self.blocks for time in block.times_ns)
 
-    @property
+    @cached_property
     def block_medians_ns(self) -> tuple[float, ...]:
         """One figure a block: inferences that follow each other are alike, blocks less so."""
         return tuple(median(block.times_ns) for block in self.blocks)
@@ -264,7 +269,7 @@ def statistics_of(samples: Samples, sustained_s: float | None = None) -> Statist
         return found
     start = samples.blocks[0].at_ns
     end = samples.blocks[-1].at_ns
-    span = min(MINUTE_NS, (end - start) // 2 or 1)
+    span = min(MINUTE_NS, max(1, (end - start) // 2))
     first = [median(b.times_ns) for b in samples.blocks if b.at_ns - start < span]
     last = [median(b.times_ns) for b in samples.blocks if end - b.at_ns < span]
     ratio = ratio_interval(last, first, paired=False)
@@ -284,10 +289,10 @@ def read_results(path: Path) -> tuple[Result, ...]:
     Raises BadInput for a file that is missing, is no JSON, is of another version, or has a field that is wrong.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        value = parse_json(read_regular(path, MOST_BYTES))
     except OSError as error:
         raise BadInput(f"cannot be read ({error.strerror})", where=str(path), remedy="check the path") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadInput(
             f"not JSON ({error})", where=str(path), remedy="give a file that bench --output wrote"
         ) from error
@@ -304,7 +309,9 @@ def result_from_json(value: Any, where: str) -> Result:
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != RESULT_VERSION:
         raise BadInput(
-            f"result version is {version!r}, this pocketship reads {RESULT_VERSION}", where=where, remedy="bench again"
+            f"result version is {version!r:.60}, this pocketship reads {RESULT_VERSION}",
+            where=where,
+            remedy="bench again",
         )
     try:
         result: Result = from_json(Result, {**value, "parity": _with_infinity(value.get("parity"))})
@@ -316,16 +323,12 @@ def result_from_json(value: Any, where: str) -> Result:
         (result.failure.cause if result.failure else CAUSES[0], CAUSES),
     ):
         if found not in allowed:
-            raise BadInput(f"{found!r} is none of {', '.join(allowed)}", where=where, remedy="bench again")
+            raise BadInput(f"{found!r:.60} is none of {', '.join(allowed)}", where=where, remedy="bench again")
     samples = result.samples
     if samples and not all(b.times_ns and len(b.times_ns) <= b.runs and min(b.times_ns) >= 0 for b in samples.blocks):
         raise BadInput("a block's times are none", where=f"{where}.samples", remedy="bench again")
     derived = statistics_of(samples, result.settings.sustained_s) if samples else None
     return replace(result, statistics=derived)  # samples are what was measured: nothing else is believed
-
-
-def _no_number(token: str) -> None:
-    raise ValueError(f"{token} is no JSON")
 
 
 def _with_infinity(parity: Any) -> Any:
@@ -346,14 +349,7 @@ def write_results(results: Sequence[Result], path: Path) -> None:
 
     Raises BadInput where it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(plain(results_to_json(results))) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise BadInput(f"cannot be written ({error.strerror})", where=str(path), remedy="check the disk") from error
-    finally:
-        part.unlink(missing_ok=True)
+    write_file(path, [(json.dumps(plain(results_to_json(results))) + "\n").encode()])
 
 
 def result_schema() -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Estimate:
 
 def median(values: Values) -> float:
     """The middle of the sorted values, or the mean of the two in the middle; NaN of none."""
-    return quantile(values, 0.5)
+    return float(statistics.median(values)) if len(values) else math.nan  # numpy's takes far longer for a block's few
 
 
 def quantile(values: Values, share: float) -> float:
@@ -152,7 +152,7 @@ def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[fl
     """
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
+    z = statistics.NormalDist().inv_cdf((1.0 + confidence) / 2.0)
     share = successes / n
     centre = share + z * z / (2 * n)
     reach = z * math.sqrt(share * (1.0 - share) / n + z * z / (4 * n * n))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from benchmarks.console import shown
 from benchmarks.results.execution import execution, latency_is_real
 from benchmarks.results.result import ArtifactFacts, Result
+from benchmarks.results.speed import against
+from benchmarks.results.stats import in_words
+from benchmarks.tables import Cell
+from runtimes.types import Accuracy, Parity
 
 LONGEST_NAME = 300
 """Characters of a name that are shown; what lies between its ends is left out."""
@@ -15,31 +19,12 @@ NOT_HARDWARE = "no latency, emulation is not hardware"
 NOT_MEASURED = "not measured"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table: its figure, what belongs to it in small print, and "good", "bad", "weak" or nothing."""
-
-    text: str
-    detail: str = ""
-    tone: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: its caption, its columns, which of them hold figures, and rows of one cell a column."""
-
-    caption: str
-    columns: tuple[str, ...]
-    figures: frozenset[str]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
 def short(name: str, longest: int = LONGEST_NAME) -> str:
     """A name as one line of printable letters; of a very long one its beginning and its end.
 
     What is not printable (terminal escapes, bytes of no encoding, turns of the writing's direction) becomes a mark.
     """
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(name.split()))
+    line = shown(" ".join(name.split()))
     half = (longest - 1) // 2
     return line if len(line) <= longest else f"{line[:half]}…{line[-half:]}"
 
@@ -107,10 +92,31 @@ def tail(result: Result, share: int) -> Cell:
     return Cell(milliseconds(found.p90_ms if share == 90 else found.p99_ms))
 
 
+def speedup(first: Result, result: Result) -> Cell:
+    """How many times as fast as the first of its model, which a slower one is told by its colour, too."""
+    ratio = against(first, result)
+    if ratio is None:
+        return Cell("the first" if result is first and latency_is_real(result) else "", "", "weak")
+    tone = "" if not ratio.differs_from_one else "good" if ratio.value > 1.0 else "bad"
+    return Cell(in_words(ratio), "slower" if tone == "bad" else "", tone)
+
+
 def parity_failed(result: Result) -> bool:
     """Whether its outputs are wrong."""
     is_wrong = result.parity is not None and result.parity.verdict != "pass"
     return is_wrong or (result.failure is not None and result.failure.cause == "parity")
+
+
+def verdict(found: Parity) -> str:
+    """The verdict beside the error that comes nearest to its tolerance: `pass: 1.4e-01 of 2.0e-01 allowed`."""
+    return f"{found.verdict}: {error_of_allowed(found)}"
+
+
+def error_of_allowed(found: Parity) -> str:
+    """`1.4e-01 of 2.0e-01 allowed`, of the output nearest to its tolerance; where none is known the largest error."""
+    if found.nearest_error is None:
+        return f"{found.max_abs_error:.1e}"
+    return f"{found.nearest_error:.1e} of {found.tolerance:.1e} allowed"
 
 
 def parity(result: Result) -> Cell:
@@ -121,9 +127,7 @@ def parity(result: Result) -> Cell:
     if result.parity is None:
         return Cell("not checked", "no golden values" if result.settings.inputs == "random" else "", "weak")
     by = result.parity.executed_by
-    return Cell(
-        "pass", f"max error {result.parity.max_abs_error:.1e}, {short(by.runtime, 60)} {short(by.version, 40)}", "good"
-    )
+    return Cell("pass", f"{error_of_allowed(result.parity)}, {short(by.runtime, 60)} {short(by.version, 40)}", "good")
 
 
 def accuracy(result: Result) -> Cell:
@@ -131,7 +135,14 @@ def accuracy(result: Result) -> Cell:
     found = result.accuracy
     if found is None:
         return Cell(NOT_MEASURED, "", "weak")
-    return Cell(f"{found.value:.1%}", f"{found.low:.1%} to {found.high:.1%}, n={found.samples:,}")
+    return Cell(f"{found.value:.1%}", f"{found.low:.1%} to {found.high:.1%}, {samples_of(found)}")
+
+
+def samples_of(found: Accuracy) -> str:
+    """`n=812`, or `n=812 of 1,797: cut short` where a limit, or the time, left samples out."""
+    if found.of_samples is None or found.of_samples == found.samples:
+        return f"n={found.samples:,}"
+    return f"n={found.samples:,} of {found.of_samples:,}: cut short"
 
 
 def memory(result: Result) -> Cell:

@@ -33,13 +33,21 @@ TASKS: dict[str, TaskRow] = {
 }
 
 
-def load_task(word: str) -> Task:
-    """The task of a name in TASKS, of a folder with train.npz, calibration.npz and test.npz, or of `FILE.py:FUNCTION`.
+def load_task(word: str | Task, bundle: Path | None = None) -> Task:
+    """A task as it is, or that of a name in TASKS, of a folder with train, calibration and test.npz, or of
+    `FILE.py:FUNCTION`; or of pictures, sounds or texts (see `raw_data`), for the model of `bundle`.
 
     Raises BadInput for anything else, for data that is not installed, and for splits that cannot be used.
     """
+    if isinstance(word, Task):
+        return word
     if word in TASKS:
         return importlib.import_module(TASKS[word].module).load(word)
+    raw_data = importlib.import_module("benchmarks.tasks.raw_data")
+    if raw_data.is_raw(word):
+        if bundle is None:
+            raise BadInput("pictures, sounds and texts are for one model", where=word, remedy="give arrays here")
+        return raw_data.load_raw(Path(word), raw_data.inputs_of_bundle(bundle))
     if re.fullmatch(r".+\.py(:\w+)?", word) or Path(word).exists():
         return importlib.import_module("benchmarks.tasks.user_data").load(word)
     close = difflib.get_close_matches(word, TASKS, n=1)

@@ -58,6 +58,21 @@ class Task:
         """The three by name."""
         return {"train": self.train, "calibration": self.calibration, "test": self.test}
 
+    @property
+    def can_score(self) -> bool:
+        """Whether it has test samples: one of `unlabelled` samples has none."""
+        return self.test.labels is not None or len(self.test) > 0
+
+
+def unlabelled(name: str, inputs: Arrays) -> Task:
+    """Samples without labels: they calibrate, and train against the original; there is nothing to score."""
+    samples = Split({k: a.astype(np.float32) if a.dtype == np.float64 else a for k, a in inputs.items()})
+
+    def nothing(outputs: Arrays, split: Split) -> Score:
+        raise ValueError("samples without labels have no score")
+
+    return Task(name, "samples without labels", (), samples, samples, samples.rows(slice(0)), nothing)
+
 
 def stratified(labels: np.ndarray, sizes: Sequence[int], seed: int) -> Iterator[np.ndarray]:
     """Disjoint random rows, `sizes` of them, each part with the classes in the proportion of all `labels`."""
@@ -75,6 +90,16 @@ def shared_samples(first: Split, second: Split) -> list[int]:
     """The rows of `second` that are, value for value, also in `first`."""
     known = set(_contents(first))
     return [row for row, content in enumerate(_contents(second)) if content in known]
+
+
+def duplicates(split: Split) -> list[int]:
+    """The rows that are, value for value, an earlier one."""
+    seen: set[bytes] = set()
+    found = []
+    for row, content in enumerate(_contents(split)):
+        found += [row] if content in seen else []
+        seen.add(content)
+    return found
 
 
 def _contents(split: Split) -> Iterator[bytes]:

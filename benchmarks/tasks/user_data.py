@@ -11,7 +11,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tasks.scores import accuracy
-from benchmarks.tasks.task import Arrays, Split, Task, shared_samples
+from benchmarks.tasks.task import Arrays, Split, Task, duplicates, shared_samples, stratified
 from runtimes.errors import BadInput
 
 SPLITS = ("train", "calibration", "test")
@@ -81,6 +81,36 @@ def task_of(name: str, splits: Any, where: str) -> Task:
     return Task(name, where, classes, train, calibration, test, partial(accuracy, classes))
 
 
+def split_at_random(arrays: Arrays, seed: int, where: str, classes: Sequence[str] = ()) -> Task:
+    """The task of labelled samples: 60% train, 20% calibration, 20% test, each with the classes in proportion.
+
+    `classes` names them in order, where the labels do not.
+
+    Raises BadInput where a sample occurs twice, since it could come into two splits, and for fewer than five samples.
+    """
+    labels = np.asarray(arrays[LABELS])
+    inputs = {name: array for name, array in arrays.items() if name != LABELS}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} in {name!r}" for name, count in counts.items())
+        raise BadInput(f"there are {listed} samples", where=where, remedy="give one label a sample")
+    if len(labels) < 5:
+        raise BadInput(f"{len(labels)} samples cannot be split", where=where, remedy="give 5 at least")
+    twice = duplicates(Split(inputs))
+    if twice:
+        raise BadInput(
+            f"sample {twice[0]} is there before ({len(twice)} are), and may come into two splits",
+            where=where,
+            remedy="leave it out, or give splits: train, calibration, test",
+        )
+    fifth = len(labels) // 5
+    parts = stratified(np.unique(labels, return_inverse=True)[1], (len(labels) - 2 * fifth, fifth, fifth), seed)
+    rows = dict(zip(SPLITS, parts, strict=True))
+    named = {CLASSES: np.array(classes)} if classes else {}
+    splits = {s: {n: a[rows[s]] for n, a in {**inputs, LABELS: labels}.items()} | named for s in SPLITS}
+    return task_of(where, splits, where)
+
+
 def check(task: Task, where: str) -> None:
     """Raise BadInput for splits that cannot be used.
 
@@ -88,6 +118,8 @@ def check(task: Task, where: str) -> None:
     with the test split, or the calibration split is constant.
     """
     for name, split in task.splits.items():
+        if name == "test" and not task.can_score:
+            continue
         for fault, remedy in _faults(split, task.train):
             raise BadInput(f"the {name} split {fault}", where=where, remedy=remedy)
     for key, array in task.calibration.inputs.items():
@@ -95,7 +127,7 @@ def check(task: Task, where: str) -> None:
             raise BadInput(
                 f"calibration input {key!r} is {array.flat[0]:g} throughout", where=where, remedy="give real samples"
             )
-    for name in ("train", "calibration"):
+    for name in ("train", "calibration") if task.can_score else ():
         shared = shared_samples(task.splits[name], task.test)
         if shared:
             raise BadInput(

@@ -8,7 +8,9 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,16 +23,18 @@ from runtimes.types import Manifest
 
 NEW_BUNDLE = "bundle"
 WORK = "work"
+OURS = "written-by-pocketship"
+"""An empty file that says so of a folder: without it nothing in the folder is touched."""
 FULL_DISK_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
 def partial_folder(output: Path, force: bool, marker: str = MANIFEST, what: str = "bundle") -> Iterator[Path]:
-    """A sibling of `output`, locked and empty but for `work` and `bundle`; gone at the end, whatever happened.
+    """A sibling of `output`, locked and empty but for `work`, `bundle` and a mark; gone at the end, whatever happened.
 
-    Only a folder with the file `marker`, which makes it a `what`, is ever replaced. Raises BadInput when `output`
-    exists (without `force`), is no such folder, cannot be written beside, or is being written by another export. A
-    folder that a killed export left behind is taken over.
+    Only a folder with the file `marker`, which makes it a `what`, is ever replaced. A sibling that a killed export left
+    behind is taken over. Raises BadInput when `output` exists (without `force`), is no such folder, cannot be written
+    beside, or is being written by another export, and when the sibling is somebody else's.
     """
     check_output(output, force, marker, what)
     partial = output.parent / f".{output.name}.partial"
@@ -46,7 +50,10 @@ def partial_folder(output: Path, force: bool, marker: str = MANIFEST, what: str 
             yield partial
         finally:
             with deferred_signals():
-                shutil.rmtree(partial, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    _clear(partial)
+                    (partial / OURS).unlink()  # the last: what is left behind by a kill is known to be ours, or empty
+                    partial.rmdir()
                 os.close(lock)
     finally:
         with deferred_signals():
@@ -84,6 +91,9 @@ def cannot_write(output: Path, error: OSError) -> BadInput:
     """The refusal for an error of the file system."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return BadInput("the disk is full", where=str(output), remedy="free some space or give -o another disk")
+    if error.errno == errno.EFBIG:
+        largest = "files are cut off here where they would be larger than this process may write"
+        return BadInput(largest, where=str(output), remedy="allow larger ones: ulimit -f unlimited")
     return BadInput(
         f"cannot write ({error.strerror or error})",
         where=str(error.filename or output),
@@ -103,7 +113,10 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 def _lock(partial: Path, output: Path) -> int:
-    """An exclusive lock on the (emptied) folder `partial`, held by the open descriptor that is returned."""
+    """An exclusive lock on the folder `partial`, cleared and marked, held by the open descriptor that is returned.
+
+    Raises BadInput where another export holds it, and where it is none of ours.
+    """
     while True:
         with contextlib.suppress(FileExistsError):  # left behind, or another export's, or no folder: open tells
             partial.mkdir()
@@ -122,9 +135,28 @@ def _lock(partial: Path, output: Path) -> int:
             if partial.stat().st_ino == os.fstat(descriptor).st_ino:
                 break
         os.close(descriptor)  # we locked a folder that its owner has removed since
-    for leftover in partial.iterdir():
-        shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+    try:
+        if any(partial.iterdir()) and not (partial / OURS).is_file():
+            raise BadInput(
+                "this folder would be cleared, and pocketship did not make it",
+                where=str(partial),
+                remedy="give it another name, or give another -o",
+            )
+        (partial / OURS).touch()
+        _clear(partial)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _clear(partial: Path) -> None:
+    """Remove all but the mark, never through a link."""
+    for leftover in partial.iterdir():
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        elif leftover.name != OURS:
+            leftover.unlink()
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -180,11 +212,17 @@ def _swap(new: Path, old: Path) -> None:
 
 
 @contextlib.contextmanager
-def explain_full_disk(output: Path) -> Iterator[None]:
-    """Say so when a stage failed on a full disk: converters report it as a crash of their own."""
+def explain_full_disk(output: Path, partial: Path) -> Iterator[None]:
+    """Say so when a stage failed on a full disk, or cut a file in `partial` off: converters call it their own crash."""
     try:
         yield
     except PocketshipError as error:
-        if not isinstance(error, BadInput) and shutil.disk_usage(output.parent).free < FULL_DISK_BYTES:
+        if isinstance(error, BadInput):
+            raise
+        if shutil.disk_usage(output.parent).free < FULL_DISK_BYTES:
             raise cannot_write(output, OSError(errno.ENOSPC, "")) from error
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        files = (file.lstat() for file in partial.rglob("*"))
+        if limit != resource.RLIM_INFINITY and any(f.st_size >= limit for f in files if stat.S_ISREG(f.st_mode)):
+            raise cannot_write(output, OSError(errno.EFBIG, "")) from error
         raise

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.console import complain
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
@@ -21,4 +23,21 @@ EncryptOption = Annotated[Path | None, typer.Option("--encrypt", help="Encrypt i
 PublicKeyOption = Annotated[
     Path | None, typer.Option("--public-key", help="Refuse what the owner of this key did not sign.")
 ]
+SequenceOption = Annotated[
+    int | None,
+    typer.Option(help="The number to sign it with, higher than any before; by default the time, in seconds."),
+]
+AllowOlderOption = Annotated[
+    bool, typer.Option("--allow-older", help="Let an older bundle take the place of a newer one.")
+]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="The key it is encrypted with.")]
+
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 3 where a column or channel agrees but nothing proves it.")
+]
+
+
+def say_unchecked(signer: str | None, claimed: str | None) -> None:
+    """Say on stderr that a file names a signer whom nobody checked."""
+    if signer is None and claimed:
+        complain(f"it says that key {claimed} signed it, which was not checked: give --public-key")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.console import out, print_json
+from benchmarks.commands.options import in_group
+from benchmarks.console import out, print_json, say_next
+from benchmarks.tables import print_table, table_of
 from exporter.commands.common_options import (
+    AllowOlderOption,
     EncryptOption,
     JsonOption,
     KeyOption,
     PublicKeyOption,
     QuietOption,
+    SequenceOption,
     SignOption,
+    say_unchecked,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command("delta")
+@app.command("delta", **in_group("Ship it", "pocketship delta old-bundle new-bundle --output update"))
 def delta_command(
     old: Annotated[Path, typer.Argument(help="The bundle that apps have.")],
     new: Annotated[Path, typer.Argument(help="The bundle that they are to have.")],
@@ -41,6 +43,7 @@ def delta_command(
     ] = False,
     max_drop: Annotated[str | None, typer.Option(help="Refuse a larger loss of the task's metric, as 1%.")] = None,
     sign: SignOption = None,
+    sequence: SequenceOption = None,
     encrypt: EncryptOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an update that exists.")] = False,
     as_json: JsonOption = False,
@@ -56,10 +59,11 @@ def delta_command(
         new,
         output,
         density=parse_percent(density),
-        task=load_task(data) if data else None,
+        task=load_task(data, new) if data else None,
         exact=exact,
         max_drop=None if max_drop is None else parse_percent(max_drop),
         sign=sign,
+        sequence=sequence,
         encrypt=encrypt,
         force=force,
         say=(lambda line: None) if quiet or as_json else (lambda line: out().print(line, highlight=False)),
@@ -68,23 +72,21 @@ def delta_command(
         print_json({**asdict(found), "path": str(found.path)})
     elif not quiet:
         _print_delta(found)
+        say_next("turn the old bundle into the new one", "apply", found.path, old)
 
 
 def _print_delta(found: Delta) -> None:
-    from rich.table import Table
-
-    table = Table("file", "as", "update", "plain", "gzip", "binary diff", box=None, pad_edge=False)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    names = ("file", "as", "update", "plain", "gzip", "binary diff")
+    rows = []
     for file in found.files:
         sizes = (file.update_bytes, file.size_bytes, file.gzip_bytes, file.diff_bytes)
-        table.add_row(file.path, file.kind, *(f"{size:,}" for size in sizes))
+        rows.append((file.path, file.kind, *(f"{size:,}" for size in sizes)))
     totals = [
         sum(sizes) for sizes in zip(*((f.size_bytes, f.gzip_bytes, f.diff_bytes) for f in found.files), strict=True)
     ]
     size = found.path.stat().st_size
-    table.add_row("all", "", f"{size:,}", *(f"{total:,}" for total in totals))
-    out().print(table)
+    rows.append(("all", "", f"{size:,}", *(f"{total:,}" for total in totals)))
+    print_table(table_of(names, rows, names[2:]))
     out().print(
         f"{found.path} is 1/{totals[0] / size:.1f} of a plain download, 1/{totals[2] / size:.1f} of a binary diff"
     )
@@ -94,7 +96,7 @@ def _print_delta(found: Delta) -> None:
         out().print(f"{name}: {metric} {scores['delivered'].value:.1%}, {lost:+.1%} against the new bundle's own")
 
 
-@app.command("apply")
+@app.command("apply", **in_group("Ship it", "pocketship apply update old-bundle"))
 def apply_command(
     update: Annotated[Path, typer.Argument(help="What pocketship delta wrote.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle to be updated.")],
@@ -105,31 +107,21 @@ def apply_command(
     public_key: PublicKeyOption = None,
     key: KeyOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists at --output.")] = False,
+    allow_older: AllowOlderOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Turn a bundle into the next one: checked before and after, in one rename, or not at all."""
     from exporter.delivery.apply import apply
 
-    with _opened(update, public_key, key) as plain:
-        done = apply(plain, bundle, output, force=force)
+    done = apply(update, bundle, output, public_key=public_key, key=key, force=force, allow_older=allow_older)
+    say_unchecked(done.signer, done.claimed)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})
     elif not quiet:
+        signed = f", signed by key {done.signer}" if done.signer else ""
         out().print(
-            f"{done.path} is {done.name} with update {done.update} ({done.update_bytes:,} bytes); every hash is right"
+            f"{done.path} is {done.name} with update {done.update} ({done.update_bytes:,} bytes); "
+            f"every hash is right{signed}"
         )
-
-
-@contextlib.contextmanager
-def _opened(update: Path, public_key: Path | None, key: Path | None) -> Iterator[Path]:
-    """The update out of its seal, where it has one or a key says that it must."""
-    from exporter.delivery.sealing import is_sealed, unseal_file
-
-    if not (public_key or key or is_sealed(update)):
-        yield update
-        return
-    with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
-        plain = Path(folder) / "update"
-        unseal_file(update, plain, kind="update", public_key=public_key, key=key)
-        yield plain
+        say_next("prove it here", "verify", done.path)

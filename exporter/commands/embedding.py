@@ -8,14 +8,16 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.commands.options import in_group
 from benchmarks.console import out, print_json
-from exporter.commands.common_options import JsonOption, QuietOption
+from benchmarks.tables import print_table, table_of
+from exporter.commands.common_options import JsonOption, QuietOption, say_unchecked
 from runtimes.errors import BadInput
 
 app = typer.Typer()
 
 
-@app.command("embed")
+@app.command("embed", **in_group("Ship it", "pocketship embed digits-bundle --android digits --ios Digits"))
 def embed_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     android: Annotated[Path | None, typer.Option(help="Write a Gradle library module (Java) here.")] = None,
@@ -37,27 +39,18 @@ def embed_command(
     chosen = {platform: folder for platform, folder in folders.items() if folder is not None}
     if not chosen:
         raise BadInput("no platform given", remedy=f"add one of {', '.join(f'--{p} DIR' for p in folders)}")
-    if public_key is not None:
-        from exporter.delivery.signature import check_signature
+    from exporter.delivery.signature import check_claimed
+    from exporter.embed.write import embed_all
 
-        check_signature(bundle, public_key)
-    from exporter.embed.write import embed
-
-    written = [embed(bundle, p, folder, name=name, package=package, force=force) for p, folder in chosen.items()]
+    say_unchecked(None, check_claimed(bundle, public_key))
+    written = embed_all(bundle, chosen, name=name, package=package, force=force)
     if as_json:
         print_json([{**asdict(library), "path": str(library.path)} for library in written])
     elif not quiet:
-        from rich.table import Table
-
-        table = Table("platform", "class", "method", "model", "files", "MB", "folder", box=None, pad_edge=False)
+        names = ("platform", "class", "method", "model", "files", "MB", "folder")
+        rows = []
         for w in written:
-            table.add_row(
-                w.platform,
-                w.cls,
-                w.method,
-                ", ".join(w.artifacts),
-                str(w.files),
-                f"{w.size_bytes / 1e6:.2f}",
-                str(w.path),
-            )
-        out().print(table)
+            size = f"{w.size_bytes / 1e6:.2f}"
+            rows.append((w.platform, w.cls, w.method, ", ".join(w.artifacts), str(w.files), size, str(w.path)))
+        print_table(table_of(names, rows, ("files", "MB")))
+        out().print("next, build it and let it check itself: its README.md says how")

@@ -8,8 +8,16 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.commands.options import in_group
 from benchmarks.console import print_json
-from exporter.commands.common_options import JsonOption, QuietOption, TaskOption, TrustRemoteCodeOption, WeightsOption
+from exporter.commands.common_options import (
+    JsonOption,
+    QuietOption,
+    StrictOption,
+    TaskOption,
+    TrustRemoteCodeOption,
+    WeightsOption,
+)
 from exporter.commands.screen import Progress, print_bundle, print_plan
 
 app = typer.Typer()
@@ -20,7 +28,7 @@ TargetOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(**in_group("Make a bundle", "pocketship export minilm --target onnx,tflite --output minilm-bundle"))
 def export(
     source: Annotated[
         str,
@@ -37,6 +45,11 @@ def export(
     preprocessor: Annotated[
         Path | None, typer.Option(help="How inputs are made and outputs read: a file as docs/preprocessor.md has it.")
     ] = None,
+    labels: Annotated[Path | None, typer.Option(help="The names of the classes: a file of one a line.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="How a picture becomes the input: size=224,mean=0.5:0.5:0.5,std=0.2:0.2:0.2.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer.json of a text model of your own.")] = None,
     opset: Annotated[
         int | None, typer.Option(help="ONNX opset, 18 to 23; by default 20, or what low-bit weights need.")
     ] = None,
@@ -59,12 +72,14 @@ def export(
         str | None, typer.Option(help="Factor linear layers: 3 (PELA's ratio), or fwsvd:3 (weighted by Fisher).")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="int8, int8-dynamic, int8-static, int8-weights, int4 or ternary.")
+        str | None, typer.Option(help="float16, int8, int8-dynamic, int8-static, int8-weights, int4 or ternary.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML file with the passes in order (docs/recipes.md).")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="A task, a folder of arrays or FILE.py:FUNCTION; a zoo model has a task of its own."),
+        typer.Option(
+            help="A task, a folder of arrays, pictures or sounds, a .csv, FILE.py:FUNCTION; of a zoo model its own."
+        ),
     ] = None,
     max_drop: Annotated[str | None, typer.Option(help="Refuse a larger loss of the task's metric, as 1%.")] = None,
     max_size: Annotated[str | None, typer.Option(help="Refuse a larger artifact, as 3MB.")] = None,
@@ -78,6 +93,7 @@ def export(
     sign: Annotated[
         Path | None, typer.Option("--sign", help="Sign the bundle with this key (pocketship keygen).")
     ] = None,
+    strict: StrictOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Trace and check every target, write nothing.")] = False,
     as_json: JsonOption = False,
@@ -93,6 +109,9 @@ def export(
         targets=parse_targets(target),
         output=output,
         preprocessor=preprocessor,
+        labels=labels,
+        image=image,
+        tokenizer=tokenizer,
         sign=sign,
         task=task,
         weights=weights,
@@ -103,6 +122,7 @@ def export(
         dynamic=parse_dynamic(dynamic),
         atol=atol,
         trust_remote_code=trust_remote_code,
+        strict=strict,
         force=force,
         recipe=recipe_of(recipe, prune, low_rank, quantize),
         data=data,

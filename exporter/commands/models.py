@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.console import out, print_json
+from benchmarks.commands.options import in_group
+from benchmarks.console import out, print_json, say_next
+from benchmarks.tables import print_table, table_of
 from exporter.commands.common_options import JsonOption, QuietOption, TaskOption, TrustRemoteCodeOption, WeightsOption
 from exporter.commands.screen import Progress, print_layers
 from runtimes.errors import BadInput
@@ -15,7 +17,7 @@ from runtimes.errors import BadInput
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**in_group("Make a bundle", "pocketship sensitivity digits --plot layers.png"))
 def sensitivity(
     source: Annotated[str, typer.Argument(help="A model, as for export.")],
     data: Annotated[str | None, typer.Option(help="A task, as for export, whose calibration samples are run.")] = None,
@@ -53,29 +55,29 @@ def sensitivity(
         print_json(layers)
     elif not quiet:
         print_layers(layers, widths)
+        say_next("make it small", "export", source, "--quantize", "int8")
 
 
-@app.command()
+@app.command(**in_group("Make a bundle", "pocketship doctor"))
 def doctor(as_json: JsonOption = False) -> None:
     """Say what works on this machine, and what to install for the rest."""
-    from exporter.commands.doctor import examine
+    from exporter.commands.doctor import abilities, examine
 
     checks = examine()
     if as_json:
         print_json(checks)
     else:
-        from rich.table import Table
-
-        table = Table("what", "state", "found", "to mend", box=None, pad_edge=False)
-        for check in checks:
-            table.add_row(check.what, "ok" if check.works else "missing", check.found, check.remedy)
-        out().print(table)
+        rows = [(c.what, "ok" if c.works else "missing", c.found, c.remedy) for c in checks]
+        print_table(table_of(("what", "state", "found", "to mend"), rows))
+        out().print(abilities(checks), soft_wrap=True)
     broken = [check.what for check in checks if not check.works and check.required]
     if broken:
         raise BadInput(f"export cannot work here: {', '.join(broken)}", remedy="see the last column")
+    if not as_json:
+        say_next("see what comes along", "zoo")
 
 
-@app.command()
+@app.command(**in_group("Make a bundle", "pocketship zoo"))
 def zoo(as_json: JsonOption = False) -> None:
     """List the models that come with real weights."""
     from exporter.families import ZOO
@@ -83,9 +85,6 @@ def zoo(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(ZOO)
         return
-    from rich.table import Table
-
-    table = Table("name", "task", "licence", "weights from", "--data", "what it is", box=None, pad_edge=False)
-    for name, model in ZOO.items():
-        table.add_row(name, model.task, model.license, model.package, model.data, model.description)
-    out().print(table)
+    rows = [(name, m.task, m.license, m.package, m.data, m.description) for name, m in ZOO.items()]
+    print_table(table_of(("name", "task", "licence", "weights from", "--data", "what it is"), rows))
+    say_next("export one", "export", next(iter(ZOO)))

@@ -18,8 +18,10 @@ from benchmarks.commands.options import (
     Threads,
     Warmup,
     Wheels,
+    history_of,
+    in_group,
 )
-from benchmarks.console import out, print_json
+from benchmarks.console import out, print_json, say_next
 from exporter.commands.common_options import QuietOption
 from exporter.families import ZOO
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command("suite")
+@app.command("suite", **in_group("Measure it", "pocketship suite --models digits,rnet --recipes float32,int8 -o suite"))
 def suite_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for bundles, results and report.")],
     on: Annotated[str, typer.Option("--on", help="local, ssh://user@host[:port], adb, adb://SERIAL or browser.")] = (
@@ -62,12 +64,12 @@ def suite_command(
     from benchmarks.bench import Board, Plan
     from benchmarks.commands.bench_screen import BenchProgress
     from benchmarks.commands.words import parse_numbers, positive
-    from benchmarks.devices import Options, kind_of
-    from benchmarks.results.history import url_of
+    from benchmarks.devices import Options, kind_of, reach
     from exporter.search import suite as matrix
     from exporter.stages.options import parse_targets
 
     kind_of(on)
+    url, why_none = history_of(history)
     plan = Plan(
         threads=parse_numbers(threads, "--threads", 1),
         seconds=positive(seconds, "--seconds"),
@@ -86,9 +88,12 @@ def suite_command(
         recipes=matrix.chosen(recipes, matrix.RECIPES, matrix.USUAL_RECIPES, "--recipes"),
         targets=parse_targets([targets]),
         accuracy=accuracy,
-        history=url_of(history),
+        history=url,
     )
+    reach(on, options)
     with BenchProgress([board], quiet) as progress:
+        if why_none:
+            progress.say(why_none)
 
         def event(_: Board, told: dict[str, object]) -> None:
             progress.event(board, told)  # the board that the bar knows, whatever threads it was asked for
@@ -96,6 +101,8 @@ def suite_command(
         outcome = matrix.run_suite(chosen, matrix.Hooks(say=progress.say, on_event=event))
     _show(outcome, output, as_json, quiet)
     matrix.raise_problems(outcome)
+    if not (as_json or quiet):
+        say_next("see what another run of it changes", "compare", output / matrix.RESULTS, "NEW/results.json")
 
 
 def _show(outcome: Outcome, output: Path, as_json: bool, quiet: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,15 @@ class PassReport:
     settings: Mapping[str, Any]
     changed: bool
     notes: tuple[str, ...] = ()
+
+
+NAMED_IN_A_NOTE = 5
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    rest = f" and {len(names) - NAMED_IN_A_NOTE} more" if len(names) > NAMED_IN_A_NOTE else ""
+    return f"{', '.join(names[:NAMED_IN_A_NOTE])}{rest}"
 
 
 def differs(before: Model, after: Model) -> bool:

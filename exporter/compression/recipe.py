@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from benchmarks.yaml_file import read_yaml
 from runtimes.errors import BadInput
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PASSES = {
     "distill": Pass("exporter.compression.passes.distill", 3, "train against the full-precision model"),
     "ternary": Pass("exporter.compression.passes.ternary", 4, "weights of -s, 0 and +s"),
     "quantize": Pass("exporter.compression.passes.integer", 5, "int8 or int4 weights, int8 activations"),
+    "float16": Pass("exporter.compression.passes.float16", 6, "the other weights in float16"),
 }
 """Structure first, then values, then bits: each later pass keeps what the earlier ones made."""
 
@@ -138,11 +140,11 @@ def step(name: str, settings: Mapping[str, Any], where: str) -> Step:
     Raises BadInput for an unknown pass or setting, values out of their ranges, and values that contradict each other.
     """
     if name not in PASSES:
-        raise BadInput(f"unknown pass {name!r}", where=where, remedy=f"give one of {', '.join(PASSES)}")
+        raise BadInput(f"unknown pass {name!r:.60}", where=where, remedy=f"give one of {', '.join(PASSES)}")
     allowed = settings_of(name)
     unknown = [key for key in settings if key not in allowed]
     if unknown:
-        raise BadInput(f"{name} has no setting {unknown[0]!r}", where=where, remedy=f"it has {', '.join(allowed)}")
+        raise BadInput(f"{name} has no setting {unknown[0]!r:.60}", where=where, remedy=f"it has {', '.join(allowed)}")
     where = f"{where}: {name}"
     try:
         return Step(name, _kind(name)(**settings))
@@ -182,15 +184,8 @@ def read_recipe(path: Path) -> Recipe:
 
     Raises BadInput for a file that is missing, is no YAML, or holds anything else.
     """
-    import yaml
-
     where, remedy = str(path), "write passes: and under it a list, as in docs/recipes.md"
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(
-            f"cannot read the recipe ({' '.join(str(error).split())[:160]})", where=where, remedy=remedy
-        ) from error
+    value = read_yaml(path, "recipe", remedy)
     if (
         not isinstance(value, dict)
         or set(value) != {"passes"}
@@ -211,6 +206,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 QUANTIZE: dict[str, tuple[str, dict[str, Any]]] = {
+    "float16": ("float16", {}),
     "int8": ("quantize", {"bits": 8}),
     "int8-static": ("quantize", {"bits": 8, "activations": "static"}),
     "int8-dynamic": ("quantize", {"bits": 8, "activations": "dynamic"}),

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import tempfile
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.delivery import update_file
-from exporter.delivery.files import files_of, intact_files, manifest_hash, names_of, update_of
+from exporter.delivery.files import check_whole, files_of, manifest_hash, names_of, update_of
 from exporter.delivery.fine_tune import FineTune, Say
 from exporter.delivery.patch import compressed, zstandard_library
-from exporter.delivery.storage import write_file
 from exporter.delivery.update_file import Header, Part
 from runtimes.bundle import GOLDEN, MANIFEST, read_manifest
 from runtimes.errors import BadInput, LimitNotMet
+from runtimes.scratch import scratch_folder
 from runtimes.types import Accuracy, Manifest
+from runtimes.writing import write_file
 
 if TYPE_CHECKING:
     from benchmarks.tasks.task import Task
@@ -65,6 +66,7 @@ def delta(
     exact: bool = False,
     max_drop: float | None = None,
     sign: Path | None = None,
+    sequence: int | None = None,
     encrypt: Path | None = None,
     force: bool = False,
     say: Say = lambda line: None,
@@ -75,13 +77,14 @@ def delta(
     share `density` of each tensor's elements, and what is delivered approximates `new`; with `exact`, and everywhere
     else, it is a binary patch. `task` tunes the vector on its calibration split and scores it on its test split;
     `max_drop` refuses a larger loss there (a share of 1). The key `sign` signs the update and the bundle that it makes,
-    `encrypt` encrypts the update.
+    whose `sequence` (see `sign_bundle`) is by default the time, and higher than the old one's; `encrypt` encrypts the
+    update.
 
-    Raises BadInput for bundles that are none or equal and for keys that are none, ParityFailed for a damaged bundle,
-    LimitNotMet, and NotInstalled without a library that is needed.
+    Raises BadInput for bundles that are none or equal, for keys that are none, and where no `apply` would take the
+    update; ParityFailed for a damaged bundle, LimitNotMet, and NotInstalled without a library that is needed.
     """
     from exporter.delivery.sealing import seal
-    from exporter.delivery.signature import sign_bundle
+    from exporter.delivery.signature import following, sign_bundle
 
     zstandard_library()
     if not 0.0 < density <= 0.5:
@@ -92,32 +95,35 @@ def delta(
         raise BadInput("the update exists", where=str(output), remedy="add --force to replace it")
     if not output.absolute().parent.is_dir():  # refused before all the work, too
         raise BadInput("there is no such folder", where=str(output.parent), remedy="give another -o")
-    seal(b"", kind="update", sign=sign, encrypt=encrypt)  # a key that cannot be used is refused before all the work
+    seal(io.BytesIO(), 0, kind="update", sign=sign, encrypt=encrypt)  # a useless key is refused before all the work
+    number = following(old, sign, sequence)
     before, after = _intact(old), _intact(new)
     base = manifest_hash(old)
     if base == manifest_hash(new):
         raise BadInput("both bundles are the same", where=str(new), remedy="give the old one, then the new one")
-    with tempfile.TemporaryDirectory(prefix="pocketship-") as scratch:
-        plan = FineTune(old, new, before, after, density, exact, Path(scratch))
+    with scratch_folder() as scratch:
+        plan = FineTune(old, new, before, after, density, exact, scratch)
         alpha = plan.tuned(task, say)
-        delivered = Path(scratch) / "delivered"
+        delivered = scratch / "delivered"
         manifest, distances, accuracies = plan.deliver(delivered, alpha, task, say)
         _check_drop(accuracies, max_drop)
         if sign:
-            sign_bundle(delivered, sign)
+            sign_bundle(delivered, sign, number)
         header, data, files = _packed(old, new, delivered, plan.vectors(alpha), base, before, manifest)
     content = update_file.write(header, data)
+    base_bytes = sum((old / name).stat().st_size for name in (MANIFEST, *files_of(old, before)))
+    update_file.check_growth(header, base_bytes, len(content), where=str(new))
+    written: Iterable[bytes] = [content]
     if sign or encrypt:
-        content = seal(content, kind="update", sign=sign, encrypt=encrypt)
-    write_file(output, content)
+        written = seal(io.BytesIO(content), len(content), kind="update", sign=sign, encrypt=encrypt)
+    size = write_file(output, written)
     kept = None if alpha is None else density
-    is_exact = alpha is None
-    return Delta(output, len(content), is_exact, kept, alpha, files, accuracies, distances, header)
+    return Delta(output, size, alpha is None, kept, alpha, files, accuracies, distances, header)
 
 
 def _intact(bundle: Path) -> Manifest:
     manifest = read_manifest(bundle)
-    intact_files(bundle, manifest)
+    check_whole(bundle, manifest)
     return manifest
 
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from exporter.bundle.writer import write_manifest
 from exporter.delivery import task_vector
-from exporter.delivery.files import UPDATE, files_of, update_of
+from exporter.delivery.files import files_of, update_of
 from exporter.delivery.patch import compressed
 from runtimes import child
-from runtimes.bundle import digest
+from runtimes.bundle import TASK_VECTOR, digest
 from runtimes.compare import limits_of
 from runtimes.errors import NotInstalled, ParityFailed
+from runtimes.evidence import UPDATE
 from runtimes.golden import Golden, read_golden, write_golden
 from runtimes.parity import MEMORY_FLOOR_BYTES, MEMORY_PER_ARTIFACT_BYTE, TIMEOUT_S, prove, size_bytes
 from runtimes.session import open_session
@@ -142,18 +143,23 @@ class FineTune:
         return manifest, distances, accuracies
 
     def _scored(self, folder: Path, task: Task, say: Say) -> dict[str, dict[str, Accuracy]]:
-        """Of every artifact over the test split, in the old bundle where that has it, in the new and the delivered."""
-        from benchmarks.evaluate import evaluate
+        """Of every artifact over the test split, in the old bundle where that has it, in the new and the delivered.
+
+        The three are scored on the samples that all had time for.
+        """
+        from benchmarks.evaluate import accuracy_of, answers, judged, on_the_same
+        from benchmarks.results.words import samples_of
 
         found: dict[str, dict[str, Accuracy]] = {}
         for artifact in self._after.artifacts:
-            for which, bundle in (("old", self._old), ("new", self._new), ("delivered", folder)):
-                if not (bundle / artifact.path).exists():
-                    continue
-                e = evaluate(bundle / artifact.path, task)
-                accuracy = Accuracy(e.metric, e.value, e.low, e.high, e.samples)
-                found.setdefault(artifact.path, {})[which] = accuracy
-                say(f"{artifact.path}: {which} {e.metric} {e.value:.1%} ({e.low:.1%} to {e.high:.1%}, n={e.samples})")
+            places = {"old": self._old, "new": self._new, "delivered": folder}
+            paths = {w: bundle / artifact.path for w, bundle in places.items() if (bundle / artifact.path).exists()}
+            given = on_the_same([answers(path, task) for path in paths.values()])
+            for (which, path), each in zip(paths.items(), given, strict=True):
+                a = replace(accuracy_of(judged(path.name, task, each)), others={})
+                found.setdefault(artifact.path, {})[which] = a
+                interval = f"{a.low:.1%} to {a.high:.1%}, {samples_of(a)}"
+                say(f"{artifact.path}: {which} {a.metric} {a.value:.1%} ({interval})")
         return found
 
     def _manifest(
@@ -171,7 +177,7 @@ class FineTune:
                 a = {which: f"{score.value:.4f}" for which, score in scores.items()}
                 notes.append(f"{name}: {', '.join(f'{which} {value}' for which, value in a.items())}")
             settings = {"density": self._density, "alpha": alpha}
-            recipe = (*recipe, RecipeStep("task vector", settings, tuple(notes)))
+            recipe = (*recipe, RecipeStep(TASK_VECTOR, settings, tuple(notes)))
         names = sorted({*(f.path for f in self._after.files), *(a.golden for a in artifacts)})
         return replace(
             self._after,
@@ -206,9 +212,10 @@ def _proven(folder: Path, artifact: Artifact, manifest: Manifest) -> tuple[Artif
 
 def write_delivered_golden(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The child's side of `_proven`: golden inputs with the outputs that an artifact computes for them."""
-    inputs = read_golden(Path(job["golden"])).inputs
+    golden = read_golden(Path(job["golden"]))
     session = open_session(Path(job["artifact"]))
-    write_golden(Golden(inputs, tuple(session.run(each) for each in inputs)), Path(job["output"]))
+    outputs = tuple(session.run(each) for each in golden.inputs)
+    write_golden(Golden(golden.inputs, outputs, golden.noise), Path(job["output"]))
     return {}
 
 

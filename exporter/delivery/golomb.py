@@ -46,9 +46,10 @@ def encode(positions: np.ndarray, bits: int) -> bytes:
 def decode(code: bytes, count: int, bits: int, length: int) -> np.ndarray:
     """The `count` positions, each below `length`.
 
-    Raises BadInput where the code does not hold them.
+    Raises BadInput where the code does not hold them, or is longer than any of them needs: its bits are unpacked.
     """
-    if not 0 <= bits <= LONGEST_REMAINDER or not 0 <= count <= length:
+    most = min(count * (1 + bits) + (length >> max(0, bits)) + 7, 2 * length + 64) if count >= 0 else 0
+    if not 0 <= bits <= LONGEST_REMAINDER or not 0 <= count <= length or 8 * len(code) > most:
         raise BadInput("the positions of the update make no sense", remedy="download the update again")
     stream = np.unpackbits(np.frombuffer(code, np.uint8))
     ends = np.flatnonzero(stream == 0)[:count]

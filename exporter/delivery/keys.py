@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.delivery.storage import read_file, write_file
+from exporter.delivery.storage import read_key
 from runtimes.errors import BadInput, NotInstalled
+from runtimes.writing import unwritable, write_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -33,6 +37,26 @@ def keygen(name: Path, *, encryption: bool = False, force: bool = False) -> Keys
     Raises BadInput where one of them exists (without `force`), or cannot be written.
     """
     need_cryptography()
+    with _alone(name):
+        return _keygen(name, encryption, force)
+
+
+@contextlib.contextmanager
+def _alone(name: Path) -> Iterator[None]:
+    """One at a time in a folder: else of two that make the same pair each may write one half of it."""
+    try:
+        folder = os.open(name.parent, os.O_RDONLY)
+    except OSError as error:
+        raise unwritable(name, error) from error
+    try:
+        with contextlib.suppress(OSError):  # of file systems without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _keygen(name: Path, encryption: bool, force: bool) -> Keys:
     secret, public = name.with_name(f"{name.name}.{'aes' if encryption else 'key'}"), name.with_name(f"{name.name}.pub")
     paths = (secret,) if encryption else (secret, public)
     for path in paths:
@@ -40,21 +64,32 @@ def keygen(name: Path, *, encryption: bool = False, force: bool = False) -> Keys
             raise BadInput("the key exists", where=str(path), remedy="give another name, or --force to lose it")
     if encryption:
         key = os.urandom(KEY_BYTES)
-        write_file(secret, base64.b64encode(key) + b"\n", secret=True)
+        write_file(secret, [base64.b64encode(key) + b"\n"], secret=True)
         return Keys(paths, hashlib.sha256(key).hexdigest()[:16])
     from cryptography.hazmat.primitives import serialization as s
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
-    write_file(secret, pem, secret=True)
-    write_file(public, private.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
+    write_file(secret, [pem], secret=True)
+    write_file(public, [private.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)])
     return Keys(paths, key_id(private.public_key()))
 
 
 def key_id(key: Ed25519PublicKey) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a public key's 32 bytes."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+
+
+def key_of_bytes(raw: bytes) -> Ed25519PublicKey:
+    """The public key of its 32 bytes.
+
+    Raises ValueError for bytes that are none, NotInstalled without the library.
+    """
+    need_cryptography()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
 def need_cryptography() -> None:
@@ -77,7 +112,7 @@ def private_key_of(path: Path) -> Ed25519PrivateKey:
 
     remedy = "give the .key file of pocketship keygen"
     try:
-        found = load_pem_private_key(read_file(path), password=None)
+        found = load_pem_private_key(read_key(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # what the library says may hold parts of the key
         raise BadInput("this is no private key to sign with", where=str(path), remedy=remedy) from error
     if not isinstance(found, Ed25519PrivateKey):
@@ -98,7 +133,7 @@ def public_key_of(path: Path) -> Ed25519PublicKey:
 
     remedy = "give the .pub file of pocketship keygen"
     try:
-        found = load_pem_public_key(read_file(path))
+        found = load_pem_public_key(read_key(path))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadInput("this is no public key", where=str(path), remedy=remedy) from error
     if not isinstance(found, Ed25519PublicKey):
@@ -114,7 +149,7 @@ def secret_key_of(path: Path | None) -> bytes:
     assert path is not None
     need_cryptography()
     try:
-        key = base64.b64decode(read_file(path).strip(), validate=True)
+        key = base64.b64decode(read_key(path).strip(), validate=True)
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:

@@ -1,46 +1,62 @@
-"""The files of keys, signatures and sealed content: read with a limit, written in one rename."""
+"""The files of keys, signatures and sealed content, read with a limit."""
 
 from __future__ import annotations
 
-import os
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Protocol
 
 from runtimes.errors import BadInput
+from runtimes.files import open_regular
 
 LARGEST = 1 << 32
+LARGEST_KEY = 1 << 16
+"""Bytes of a sealed file or an update; of a key or a signature."""
+READ = 1 << 20
 AGAIN = "get the file again, from where it is published"
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file.
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A plain file, to be read piece by piece.
 
-    Raises BadInput where it is too large, or cannot be read.
+    Raises BadInput where it is none (a pipe would wait for ever), is too large, or cannot be read.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise BadInput("the file is too large", where=str(path), remedy="give another")
-        return path.read_bytes()
+        with open_regular(path, LARGEST) as stream:
+            yield stream
     except OSError as error:
         raise BadInput(f"cannot be read ({error.strerror})", where=str(path), remedy="check the path") from error
 
 
-def write_file(path: Path, content: bytes, *, secret: bool = False) -> None:
-    """In one rename; a secret is for its owner alone from the first byte on.
+class Readable(Protocol):
+    """As much of a stream as is read from."""
 
-    Raises BadInput where it cannot be written.
+    def read(self, size: int, /) -> bytes:
+        """At most so many of the next bytes."""
+
+
+def pieces(stream: Readable, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a stream, a little at a time; fewer where it ends before."""
+    while size > 0:
+        piece = stream.read(min(size, READ))
+        if not piece:
+            return
+        size -= len(piece)
+        yield piece
+
+
+def read_key(path: Path) -> bytes:
+    """The bytes of a key's file.
+
+    Raises BadInput where it is too large for one, or cannot be read.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.unlink(missing_ok=True)
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o666), "wb") as stream:
-            stream.write(content)
-        part.replace(path)
+        with open(path, "rb") as stream:
+            content = stream.read(LARGEST_KEY + 1)
     except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: OSError) -> BadInput:
-    """What to raise for a file that cannot be written."""
-    return BadInput(f"cannot be written ({error.strerror})", where=str(path), remedy="give another place")
+        raise BadInput(f"cannot be read ({error.strerror})", where=str(path), remedy="check the path") from error
+    if len(content) > LARGEST_KEY:
+        raise BadInput("the file is too large for a key", where=str(path), remedy="give another")
+    return content

@@ -86,10 +86,11 @@ def _ternary(region: Region, delta: np.ndarray, density: float, alpha: float) ->
 def apply(old: bytes, vector: bytes) -> bytes:
     """The file `old` with a task vector added.
 
-    Raises BadInput for a vector that is cut off, or leads out of the file.
+    Raises BadInput for a vector that is cut off, leads out of the file, or changes one tensor twice: that would cost as
+    often the file's size.
     """
     result = bytearray(old)
-    at, (count,) = 4, _unpacked(struct.Struct("<I"), vector, 0)
+    end, at, (count,) = 0, 4, _unpacked(struct.Struct("<I"), vector, 0)
     for _ in range(count):
         offset, elements, kind, bits, positions, magnitude, size = _unpacked(ENTRY, vector, at)
         at += ENTRY.size
@@ -97,8 +98,13 @@ def apply(old: bytes, vector: bytes) -> bytes:
         at += size
         if len(code) != size or offset + 4 * elements > len(result):
             raise BadInput("the task vector is cut off, or leads out of the file", remedy=DAMAGED)
+        if not elements or offset < end:
+            raise BadInput("the task vector changes a tensor twice, or an empty one", remedy=DAMAGED)
+        end = offset + 4 * elements
         values = np.frombuffer(result, "<f4", elements, offset)
-        result[offset : offset + 4 * elements] = _added(values, kind, bits, positions, magnitude, code).tobytes()
+        with np.errstate(all="ignore"):  # what a crafted vector makes is refused by its hash
+            added = _added(values, kind, bits, positions, magnitude, code)
+        result[offset : offset + 4 * elements] = added.tobytes()
     if at != len(vector):
         raise BadInput("the task vector has bytes that belong to no tensor", remedy=DAMAGED)
     return bytes(result)

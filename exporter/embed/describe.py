@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.bundle.versions import tool_versions
-from runtimes.bundle import damage, read_manifest
+from exporter.embed import names
+from exporter.embed.escape import Safe
+from exporter.lowering.target import TARGETS
+from runtimes.bundle import read_manifest
 from runtimes.compare import limits_of
-from runtimes.errors import BadInput, ParityFailed
-from runtimes.golden import Golden, read_golden
+from runtimes.errors import BadInput
+from runtimes.files import read_regular
+from runtimes.golden import read_golden
 from runtimes.processing.preprocessor import (
     PREPROCESSOR,
     Audio,
@@ -24,7 +28,8 @@ from runtimes.processing.preprocessor import (
     read_preprocessor,
 )
 from runtimes.signature import TensorSpec
-from runtimes.types import Artifact, BundleFile, Manifest
+from runtimes.types import Artifact, Manifest
+from runtimes.verify import check_bundle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,18 +40,6 @@ DTYPES = ("float32", "int32", "int64")
 """What generated code can hand over; int64 becomes int32 where the artifact takes that."""
 GOLDEN_ALIGNMENT = 8
 TOKENIZER = "tokenizer.json"
-KEYWORDS = frozenset(
-    """abstract alignas alignof and any arguments as assert async auto await base become bool boolean break byte case
-    catch char class close const continue data debugger def default defer deinit del delete do double elif else
-    enum eval except export extends extension extern false fileprivate final finally float for friend from func
-    function global goto guard if implements import in init inline inout instanceof int interface internal is
-    lambda let long match module mutable namespace native new nil none nonlocal not null operator or override
-    package pass private protected protocol public raise register return run self short signed sizeof static
-    strictfp struct subscript super switch synchronized template this throw throws transient true try type
-    typedef typename typeof undefined union unsigned using val var virtual void volatile when where while with
-    xor yield""".split()  # noqa: SIM905
-)
-"""Words that are no name in some language here; a name that is one of them gets an underscore."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ class Tensor:
     """An input or output: `name` as the model has it, `field` an identifier, `count` its number of elements."""
 
     name: str
-    field: str
+    field: Safe
     dtype: str
     shape: tuple[int, ...]
     count: int
@@ -65,7 +58,7 @@ class GoldenTensor:
     """A golden value: `count` elements at byte `offset` of golden.bin."""
 
     name: str
-    field: str
+    field: Safe
     dtype: str
     shape: tuple[int, ...]
     count: int
@@ -84,6 +77,7 @@ class Sample:
 class EmbeddedArtifact:
     """An artifact in the library; `tolerances` by output name is the largest absolute error that the self-test passes.
 
+    `allowed` says it for each element of each output: a column or channel may be off by less than the whole.
     `max_abs_error` and `computed_by` are the manifest's: what this artifact's parity was when it was exported.
     """
 
@@ -99,6 +93,7 @@ class EmbeddedArtifact:
     outputs: tuple[Tensor, ...]
     samples: tuple[Sample, ...]
     tolerances: Mapping[str, float]
+    allowed: tuple[GoldenTensor, ...]
 
 
 @dataclass(frozen=True)
@@ -121,15 +116,18 @@ class TextOptions:
 
 @dataclass(frozen=True)
 class Library:
-    """All that the templates of a platform are told, and the data files to lie beside the code."""
+    """All that the templates of a platform are told, and the data files to lie beside the code.
 
-    name: str
-    cls: str
-    package: str
+    `entries` and `results` are the preprocessor's in its order, but named as in the code.
+    """
+
+    name: Safe
+    cls: Safe
+    package: Safe
     title: str
     version: str
     manifest: Manifest
-    method: str
+    method: Safe
     artifacts: tuple[EmbeddedArtifact, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -156,12 +154,12 @@ def describe(bundle: Path, formats: tuple[str, ...], name: str | None = None, pa
             where=str(bundle),
             remedy=f"export it with --target {','.join(formats)}",
         )
-    _check_intact(bundle, manifest, chosen)
+    check_bundle(bundle, manifest, chosen)
     preprocessor = _preprocessor(bundle, manifest)
-    tokenizer = _tokenizer(bundle, preprocessor)
+    tokenizer = _tokenizer(bundle, manifest, preprocessor)
     files: dict[str, bytes] = {}
     if tokenizer:
-        files["vocab.txt"] = "".join(f"{token}\n" for token in tokenizer.vocabulary).encode()
+        files["vocab.txt"] = _vocabulary(tokenizer, bundle)
         files["unicode.txt"] = _unicode_tables()
     for entry in preprocessor.inputs:
         if isinstance(entry, Audio):
@@ -169,77 +167,44 @@ def describe(bundle: Path, formats: tuple[str, ...], name: str | None = None, pa
 
             files["audio.bin"] = tables(entry)
     golden_file = _GoldenFile()
-    artifacts = tuple(_embedded(bundle, manifest, artifact, golden_file) for artifact in chosen)
+    allowed = [_allowed(bundle, manifest, artifact, golden_file) for artifact in chosen]
+    artifacts = tuple(_embedded(bundle, *each, golden_file) for each in zip(chosen, allowed, strict=True))
     files["golden.bin"] = bytes(golden_file.content)
-    own = snake(name or manifest.name)
+    own = names.library(name or manifest.name)
     outputs = _tensors(manifest.signature.outputs, bundle)
-    results = preprocessor.outputs
+    entries, results = _named(preprocessor, outputs)
     return Library(
         name=own,
-        cls=pascal(own),
+        cls=names.class_of(own),
         package=_checked_package(package or f"pocketship.{own}"),
         title=manifest.name,
         version=tool_versions()["pocketship"],
         manifest=manifest,
-        method="embed" if [r.kind for r in results] == ["embedding"] and len(outputs) == 1 else "predict",
+        method=_method(entries, results, outputs),
         artifacts=artifacts,
         inputs=_tensors(manifest.signature.inputs, bundle),
         outputs=outputs,
-        entries=preprocessor.inputs,
+        entries=entries,
         results=results,
         text=_text_options(tokenizer) if tokenizer else None,
-        kinds=frozenset(entry.kind for entry in (*preprocessor.inputs, *results)),
+        kinds=frozenset(entry.kind for entry in (*entries, *results)),
         files=files,
     )
 
 
-def snake(name: str) -> str:
-    """An identifier in snake_case for any name; never empty, a keyword or starting with a digit."""
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[a-z]+|[0-9]+", name)
-    plain = "_".join(words).lower() or "model"
-    plain = f"n{plain}" if plain[0].isdigit() else plain
-    return f"{plain}_" if plain in KEYWORDS else plain
+def _method(entries: Sequence[Entry], results: Sequence[Result], outputs: Sequence[Tensor]) -> Safe:
+    """What an app calls: with nothing said of its inputs, what takes and gives tensors."""
+    if not entries:
+        return Safe("run")
+    return Safe("embed" if [r.kind for r in results] == ["embedding"] and len(outputs) == 1 else "predict")
 
 
-def camel(name: str) -> str:
-    """The same in camelCase."""
-    first, *others = snake(name).rstrip("_").split("_")
-    joined = first + "".join(word.capitalize() for word in others)
-    return f"{joined}_" if joined in KEYWORDS else joined
-
-
-def pascal(name: str) -> str:
-    """The same in PascalCase."""
-    return "".join(word.capitalize() for word in snake(name).rstrip("_").split("_"))
-
-
-def unique(names: Iterable[str]) -> list[str]:
-    """An identifier for each name, in order: a number is added where two would be the same in any case style."""
-    found: list[str] = []
-    for name in names:
-        plain, number = snake(name), 2
-        while camel(plain) in map(camel, found):
-            plain, number = f"{snake(name).rstrip('_')}_{number}", number + 1
-        found.append(plain)
-    return found
-
-
-def _checked_package(package: str) -> str:
+def _checked_package(package: str) -> Safe:
     words = package.split(".")
-    if not all(re.fullmatch(r"[a-z][a-z0-9_]*", word) and word not in KEYWORDS for word in words) or len(words) < 2:
-        raise BadInput(f"{package!r:.60} is no package name", where="--package", remedy="write it as com.example.model")
-    return package
-
-
-def _check_intact(bundle: Path, manifest: Manifest, chosen: list[Artifact]) -> None:
-    entries: tuple[Artifact | BundleFile, ...] = (*chosen, *manifest.files)
-    for entry in entries:
-        fault = damage(bundle, entry)
-        if fault:
-            raise ParityFailed(fault, where=str(bundle), remedy="do not ship it, export it again")
-    for artifact in chosen:
-        if artifact.parity.verdict != "pass":
-            raise ParityFailed(f"{artifact.path} was never proven", where=str(bundle), remedy="export it again")
+    plain = all(re.fullmatch(r"[a-z][a-z0-9_]*", word, re.ASCII) and word not in names.PACKAGE_WORDS for word in words)
+    if not plain or len(words) < 2 or len(package) > 2 * names.LONGEST:
+        raise BadInput(f"{package!a:.60} is no package name", where="--package", remedy="write it as com.example.model")
+    return Safe(package)
 
 
 def _preprocessor(bundle: Path, manifest: Manifest) -> Preprocessor:
@@ -251,7 +216,19 @@ def _preprocessor(bundle: Path, manifest: Manifest) -> Preprocessor:
     return preprocessor
 
 
-def _tokenizer(bundle: Path, preprocessor: Preprocessor) -> WordPiece | None:
+def _named(preprocessor: Preprocessor, outputs: tuple[Tensor, ...]) -> tuple[tuple[Entry, ...], tuple[Result, ...]]:
+    """Entries and results, in their order, with names that the code may have."""
+    decoded = {result.output for result in preprocessor.outputs}
+    taken = (*names.RESULT_WORDS, *(tensor.field for tensor in outputs if tensor.name not in decoded))
+    entries = names.unique((entry.name for entry in preprocessor.inputs), names.ENTRY_WORDS, names.SUFFIXES)
+    results = names.unique((result.name for result in preprocessor.outputs), taken, names.SUFFIXES)
+    return (
+        tuple(replace(entry, name=name) for entry, name in zip(preprocessor.inputs, entries, strict=True)),
+        tuple(replace(result, name=name) for result, name in zip(preprocessor.outputs, results, strict=True)),
+    )
+
+
+def _tokenizer(bundle: Path, manifest: Manifest, preprocessor: Preprocessor) -> WordPiece | None:
     texts = [entry for entry in preprocessor.inputs if isinstance(entry, Text)]
     if not texts:
         return None
@@ -260,9 +237,26 @@ def _tokenizer(bundle: Path, preprocessor: Preprocessor) -> WordPiece | None:
     from runtimes.processing.tokenizers.wordpiece import WordPiece
 
     path = bundle / TOKENIZER
-    if not path.is_file():
+    if TOKENIZER not in {file.path for file in manifest.files}:
         raise BadInput("the tokenizer is missing", where=str(path), remedy="export the bundle again")
-    return WordPiece.from_tokenizer_json(path.read_bytes(), texts[0].max_tokens)
+    return WordPiece.from_tokenizer_json(read_document(path), texts[0].max_tokens)
+
+
+def read_document(path: Path) -> bytes:
+    """A file of a bundle that is text; raises BadInput for one that is larger than any of ours."""
+    try:
+        return read_regular(path)
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+        raise BadInput(what, where=str(path), remedy="export the bundle again") from error
+
+
+def _vocabulary(tokenizer: WordPiece, bundle: Path) -> bytes:
+    """A token a line, so none may hold what ends one."""
+    if any("\n" in token for token in tokenizer.vocabulary):
+        what, where = "a token of the vocabulary has a line break", str(bundle / TOKENIZER)
+        raise BadInput(what, where=where, remedy="take it out of the vocabulary")
+    return "".join(f"{token}\n" for token in tokenizer.vocabulary).encode()
 
 
 def _unicode_tables() -> bytes:
@@ -277,10 +271,11 @@ def _text_options(tokenizer: WordPiece) -> TextOptions:
 
 def _tensors(specs: Iterable[TensorSpec], bundle: Path) -> tuple[Tensor, ...]:
     specs = list(specs)
-    return tuple(_tensor(spec, field, bundle) for spec, field in zip(specs, unique(s.name for s in specs), strict=True))
+    fields = names.unique((spec.name for spec in specs), names.TENSOR_WORDS)
+    return tuple(_tensor(spec, field, bundle) for spec, field in zip(specs, fields, strict=True))
 
 
-def _tensor(spec: TensorSpec, field: str, bundle: Path) -> Tensor:
+def _tensor(spec: TensorSpec, field: Safe, bundle: Path) -> Tensor:
     shape = tuple(length for length in spec.shape if isinstance(length, int))
     if len(shape) != len(spec.shape):
         raise BadInput(
@@ -300,7 +295,7 @@ def _tensor(spec: TensorSpec, field: str, bundle: Path) -> Tensor:
     return Tensor(spec.name, field, spec.dtype, shape, count)
 
 
-def _embedded(bundle: Path, manifest: Manifest, artifact: Artifact, file: _GoldenFile) -> EmbeddedArtifact:
+def _embedded(bundle: Path, artifact: Artifact, allowed: _Allowed, file: _GoldenFile) -> EmbeddedArtifact:
     golden = read_golden(bundle / artifact.golden)
     proof = artifact.parity
     by = proof.executed_by
@@ -314,7 +309,7 @@ def _embedded(bundle: Path, manifest: Manifest, artifact: Artifact, file: _Golde
     )
     return EmbeddedArtifact(
         format=artifact.format,
-        file=artifact.path,
+        file=TARGETS[artifact.format].file_name,
         source=bundle / artifact.path,
         size_bytes=artifact.size_bytes,
         sha256=artifact.sha256,
@@ -324,20 +319,36 @@ def _embedded(bundle: Path, manifest: Manifest, artifact: Artifact, file: _Golde
         inputs=inputs,
         outputs=outputs,
         samples=samples,
-        tolerances=_tolerances(manifest, artifact, golden),
+        tolerances=allowed.whole,
+        allowed=allowed.elements,
     )
 
 
-def _tolerances(manifest: Manifest, artifact: Artifact, golden: Golden) -> dict[str, float]:
-    """By output, as runtimes.compare.compare_output has it."""
+@dataclass(frozen=True)
+class _Allowed:
+    """By output the largest error of all, and of each element, as runtimes.compare.compare_output has them."""
+
+    whole: Mapping[str, float]
+    elements: tuple[GoldenTensor, ...]
+
+
+def _allowed(bundle: Path, manifest: Manifest, artifact: Artifact, file: _GoldenFile) -> _Allowed:
     import numpy as np
 
-    limits, tolerances = limits_of(manifest, artifact), {}
-    for spec in artifact.signature.outputs:
-        values = [np.asarray(outputs[spec.name]) for outputs in golden.outputs]
+    golden, limits, whole = read_golden(bundle / artifact.golden), limits_of(manifest, artifact), {}
+    outputs = _tensors(artifact.signature.outputs, bundle)
+    elements = {}
+    for tensor in outputs:
+        values = [np.asarray(sample[tensor.name]) for sample in golden.outputs]
         largest = max(float(np.max(np.abs(v.astype(np.float64)), initial=0.0)) for v in values)
-        tolerances[spec.name] = limits.tolerance(spec.name, largest) if values[0].dtype.kind == "f" else 0.0
-    return tolerances
+        whole[tensor.name] = limits.tolerance(tensor.name, largest) if values[0].dtype.kind == "f" else 0.0
+        allowed = np.full(values[0].shape, whole[tensor.name])
+        for axis in limits.axes(tensor.name, values, golden.noise.get(artifact.format)):
+            lengths = [-1 if each == axis.axis else 1 for each in range(allowed.ndim)]
+            allowed = np.minimum(allowed, axis.tolerance.reshape(lengths))
+        narrow = allowed.astype(np.float32)
+        elements[tensor.name] = np.where(narrow < allowed, np.nextafter(narrow, np.float32(np.inf)), narrow)
+    return _Allowed(whole, file.add(outputs, elements, artifact.format, "allowed"))
 
 
 class _GoldenFile:
@@ -353,12 +364,6 @@ class _GoldenFile:
         return tuple(self._add(tensor, values[tensor.name], golden, f"{role}/{tensor.name}") for tensor in tensors)
 
     def _add(self, tensor: Tensor, value: np.ndarray, golden: str, key: str) -> GoldenTensor:
-        if value.dtype.name not in DTYPES:
-            raise BadInput(
-                f"the golden values of {tensor.name!r} are {value.dtype}, and generated code takes {', '.join(DTYPES)}",
-                where=golden,
-                remedy="convert it inside the model's forward()",
-            )
         place = self._places.get((golden, key))
         if place is None:
             self.content += bytes(-len(self.content) % GOLDEN_ALIGNMENT)

@@ -1,71 +1,60 @@
-"""Render the templates of a platform into a folder that appears whole or not at all."""
+"""Render the templates of platforms into folders that appear whole, and all of them or none."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
+import gzip
+import itertools
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder, writing_errors
-from exporter.embed import describe as described
-from exporter.embed.card import model_card, model_license
+from exporter.embed import names
+from exporter.embed.card import CARD, model_card, model_license
 from exporter.embed.describe import Library, describe
+from exporter.embed.escape import (
+    Environment,
+    Safe,
+    cpp_string,
+    float32,
+    java_string,
+    javascript_string,
+    python_string,
+    swift_string,
+)
+from exporter.processes.signals import deferred_signals
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import PREPROCESSOR
 
 TEMPLATES = Path(__file__).parent / "templates"
-RUNTIMES = Path(described.__file__).parent.parent.parent / "runtimes"
-CARD = "MODEL_CARD.md"
+RUNTIMES = Path(__file__).parent.parent.parent / "runtimes"
 UNICODE = "unicode.txt"
 ONLY = "{# only:"
+OLDEST_IOS = 16
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What a platform can run, where its data files lie, and how it writes text and numbers."""
+    """What a platform can run, where its data files lie, and how its language writes text and numbers."""
 
     formats: tuple[str, ...]
     data: str
-    string: Callable[[str], str]
+    string: Callable[[str], Safe]
     float_suffix: str = ""
 
 
-def _json_string(text: str) -> str:
-    return json.dumps(text).replace("<", "\\u003c")  # no </script> inside a page
-
-
-def _python_string(text: str) -> str:
-    return ascii(text)
-
-
-def _cpp_string(text: str) -> str:
-    """A literal of the text's UTF-8 bytes; octal escapes have three digits and take no more."""
-    plain = (chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in _utf8(text))
-    return f'"{"".join(plain)}"'
-
-
-def _swift_string(text: str) -> str:
-    plain = (c if 32 <= ord(c) < 127 and c not in '"\\' else f"\\u{{{ord(c):X}}}" for c in _utf8(text).decode())
-    return f'"{"".join(plain)}"'
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
-
-
 PLATFORMS = {
-    "android": Platform(("onnx", "tflite"), "src/main/assets/{name}", _json_string, "f"),
-    "ios": Platform(("coreml",), "Sources/{Class}/Resources", _swift_string),
-    "cpp": Platform(("onnx",), "data", _cpp_string, "f"),
-    "web": Platform(("onnx",), "data", _json_string),
-    "python": Platform(("onnx", "tflite"), "{name}/data", _python_string),
+    "android": Platform(("onnx", "tflite"), "src/main/assets/{name}", java_string, "f"),
+    "ios": Platform(("coreml",), "Sources/{Class}/Resources", swift_string),
+    "cpp": Platform(("onnx",), "data", cpp_string, "f"),
+    "web": Platform(("onnx",), "data", javascript_string),
+    "python": Platform(("onnx", "tflite"), "{name}/data", python_string),
 }
 
 
@@ -91,94 +80,151 @@ def embed(
     package: str | None = None,
     force: bool = False,
 ) -> Written:
-    """Write the library of a bundle for a platform, one of `PLATFORMS`, into the folder `output`.
+    """Write the library of a bundle for one platform: see `embed_all`."""
+    (written,) = embed_all(bundle, {platform: output}, name=name, package=package, force=force)
+    return written
+
+
+def embed_all(
+    bundle: str | Path,
+    outputs: Mapping[str, str | Path],
+    *,
+    name: str | None = None,
+    package: str | None = None,
+    force: bool = False,
+) -> tuple[Written, ...]:
+    """Write the library of a bundle for each platform (one of `PLATFORMS`) into its folder: all of them, or none.
 
     `name` replaces the bundle's for the class and its files, `package` (Android) is a dotted name. With `force` a
-    library that `embed` wrote before is replaced. Raises BadInput and ParityFailed as `describe`, and BadInput where
-    the folder cannot be written.
+    library that `embed` wrote before is replaced. Every library is whole before the first takes its place, and where
+    one cannot, those before it are taken back; a kill between two renames alone can leave some without the others.
+
+    Raises BadInput and ParityFailed as `describe`, and BadInput where a folder cannot be written, or shares files with
+    the bundle's or another platform's.
     """
-    if platform not in PLATFORMS:
-        raise BadInput(f"no platform {platform!r}", remedy=f"give one of {', '.join(PLATFORMS)}")
-    library = describe(Path(bundle), PLATFORMS[platform].formats, name, package)
-    output = Path(output).absolute()
-    with partial_folder(output, force, marker=CARD, what="library that embed wrote") as partial, writing_errors(output):
-        new = partial / NEW_BUNDLE
-        render(library, platform, new)
-        write_data(library, Path(bundle), platform, new)
-        (new / CARD).write_text(model_card(library), encoding="utf-8")
-        (new / "LICENSE").write_text((Path(__file__).parent / "licenses/Apache-2.0.txt").read_text(), encoding="utf-8")
-        (new / "LICENSE.model").write_text(model_license(library, Path(bundle)), encoding="utf-8")
-        files = [path for path in new.rglob("*") if path.is_file()]
-        size = sum(path.stat().st_size for path in files)
+    folders = {platform: Path(output).absolute() for platform, output in outputs.items()}
+    for platform in folders:
+        if platform not in PLATFORMS:
+            raise BadInput(f"no platform {platform!r}", remedy=f"give one of {', '.join(PLATFORMS)}")
+    _check_apart(Path(bundle), folders)
+    with contextlib.ExitStack() as stack:
+        made = [
+            (stack.enter_context(_library(Path(bundle), platform, output, name, package, force)), output)
+            for platform, output in folders.items()
+        ]
+        with deferred_signals(), contextlib.ExitStack() as undo:
+            for (partial, _), output in made:
+                is_new = not output.exists()
+                with writing_errors(output):
+                    commit(partial, output)
+                undo.callback(_take_back, partial, output, is_new)
+            undo.pop_all()
+    return tuple(written for (_, written), _ in made)
+
+
+def _check_apart(bundle: Path, folders: Mapping[str, Path]) -> None:
+    """Raise BadInput where libraries, or one and the bundle, would share files; some disks do not tell a from A."""
+    places = {"the bundle": bundle, **{f"--{platform}": folder for platform, folder in folders.items()}}
+    for (first, one), (second, other) in itertools.permutations(places.items(), 2):
+        above, below = (Path(os.path.normpath(path.absolute())) for path in (one, other))
+        if _folded(below).is_relative_to(_folded(above)):
+            where = "" if below.is_relative_to(above) else ", on a disk that does not tell a from A"
+            what = f"{second} lies in the folder of {first}{where}"
+            raise BadInput(what, where=str(other), remedy="give each a folder of its own")
+
+
+def _folded(path: Path) -> Path:
+    return Path(str(path).casefold())
+
+
+@contextlib.contextmanager
+def _library(
+    bundle: Path, platform: str, output: Path, name: str | None, package: str | None, force: bool
+) -> Iterator[tuple[Path, Written]]:
+    """A whole library in the partial folder beside `output`, ready to be committed; gone at the end."""
+    library = describe(bundle, PLATFORMS[platform].formats, name, package)
+    with partial_folder(output, force, marker=CARD, what="library that embed wrote") as partial:
+        with writing_errors(output):
+            new = partial / NEW_BUNDLE
+            render(library, platform, new)
+            write_data(library, bundle, platform, new)
+            (new / CARD).write_text(model_card(library), encoding="utf-8")
+            (new / "LICENSE").write_text(
+                (Path(__file__).parent / "licenses/Apache-2.0.txt").read_text(), encoding="utf-8"
+            )
+            (new / "LICENSE.model").write_bytes(model_license(library, bundle))
+            files = [path for path in new.rglob("*") if path.is_file()]
+            size = sum(path.stat().st_size for path in files)
+        artifacts = tuple(artifact.file for artifact in library.artifacts)
+        yield partial, Written(platform, output, library.cls, library.method, artifacts, len(files), size)
+
+
+def _take_back(partial: Path, output: Path, is_new: bool) -> None:
+    """Undo a commit, after which `partial` holds what was there before, if anything was."""
+    if is_new:
+        output.rename(partial / NEW_BUNDLE)
+    else:
         commit(partial, output)
-    artifacts = tuple(artifact.file for artifact in library.artifacts)
-    return Written(platform, output, library.cls, library.method, artifacts, len(files), size)
 
 
 def render(library: Library, platform: str, folder: Path) -> None:
     """Write the templates of a platform, as far as the library has a use for them, into `folder`."""
-    source = TEMPLATES / platform
-    environment = environment_of(platform)
-    context = context_of(library)
-    used = library.kinds | {artifact.format for artifact in library.artifacts}
-    for template in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        relative = template.relative_to(source)
-        first = template.read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace")
-        if first.startswith(ONLY) and not used & set(_words(first)):
-            continue
-        place = folder / _placed(str(relative).removesuffix(".j2"), library)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if template.suffix == ".j2":
-            place.write_text(environment.get_template(relative.as_posix()).render(context), encoding="utf-8")
-        else:
-            shutil.copyfile(template, place)
+    for place, text in rendered(library, platform).items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     if platform == "python":
         copy_runtimes(library, folder / library.name)
     if platform == "web":
         copy_onnxruntime_web(folder / "ort")
 
 
+def rendered(library: Library, platform: str) -> dict[str, str]:
+    """The text of each file that a platform's templates make, by its path."""
+    source = TEMPLATES / platform
+    environment, context = environment_of(platform), context_of(library)
+    used = library.kinds | {artifact.format for artifact in library.artifacts}
+    files: dict[str, str] = {}
+    for template in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        relative = template.relative_to(source).as_posix()
+        text = template.read_text(encoding="utf-8")
+        only = text.split("\n", 1)[0]
+        if only.startswith(ONLY) and not used & set(_words(only)):
+            continue
+        if template.suffix == ".j2":
+            text = environment.get_template(relative).render(context)
+        files[_placed(relative.removesuffix(".j2"), library)] = text
+    return files
+
+
+@functools.cache
 def environment_of(platform: str) -> Environment:
-    """Jinja2 with the filters that make names and texts of a bundle safe in the platform's language."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES / platform),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # code, not HTML: texts go through the filter `string`
-    )
-    suffix = PLATFORMS[platform].float_suffix
-    environment.filters.update(
-        string=lambda text: PLATFORMS[platform].string(str(text)),
-        camel=described.camel,
-        pascal=described.pascal,
-        snake=described.snake,
-        comment=comment,
-        number=lambda value: f"{np.float32(value)!s}{suffix}",
-        double=lambda value: repr(float(value)),
-    )
+    """The templates of a platform, with the filters of its language: `string`, and `number` for a float32."""
+    environment = Environment(TEMPLATES / platform)
+    language = PLATFORMS[platform]
+    environment.filters["string"] = language.string
+    environment.filters["number"] = lambda value: float32(value, language.float_suffix)
+    for case in (names.snake, names.camel, names.pascal, names.constant):
+        environment.filters[case.__name__] = case
     return environment
 
 
 def context_of(library: Library) -> dict[str, Any]:
     """The names that templates may use."""
-    origin = library.manifest.origin
     return {
         **vars(library),
-        "license": origin.license,
-        "source": origin.source,
-        "parameters": origin.parameters,
-        "weights": origin.weights,
+        "license": library.manifest.origin.license,
+        "min_ios": _min_ios(library.manifest.settings.get("min_ios")),
     }
 
 
-def comment(text: object) -> str:
-    """A text on one line that neither ends a comment nor is markup."""
-    line = " ".join(str(text).split())
-    for mark in ("*/", "/*", "-->", "<", ">", "`", "|"):
-        line = line.replace(mark, " ")
-    return "".join(c if c.isprintable() else " " for c in line).replace("\\", "/")
+def _min_ios(asked: object) -> int:
+    """Compiling a model without blocking needs iOS 16, four-bit weights iOS 18."""
+    if asked is None:
+        return OLDEST_IOS
+    if type(asked) is not int or not 0 < asked < 100:
+        raise BadInput(f"min_ios is {asked!a:.60}, no version of iOS", where="the bundle", remedy="export it again")
+    return max(asked, OLDEST_IOS)
 
 
 def write_data(library: Library, bundle: Path, platform: str, folder: Path) -> None:
@@ -195,7 +241,7 @@ def write_data(library: Library, bundle: Path, platform: str, folder: Path) -> N
         shutil.copyfile(bundle / PREPROCESSOR, data / PREPROCESSOR)
 
 
-MODULES = ("errors", "signature", "types", "records", "bundle", "processing/preprocessor")
+MODULES = ("errors", "files", "signature", "types", "records", "grammar", "paths", "bundle", "processing/preprocessor")
 PROCESSORS = {
     "text": "processing/tokenizers/wordpiece",
     "image": "processing/image",
@@ -224,10 +270,14 @@ def copy_onnxruntime_web(folder: Path) -> None:
     built = RUNTIMES.parent / "benchmarks/devices/browser/page/dist/onnx"
     if not (built / "ort.wasm.min.mjs").is_file():
         raise BadInput("ONNX Runtime Web is not here", where="--web", remedy="run make page (needs npm), then again")
-    shutil.copytree(built, folder)
+    folder.mkdir()
+    for path in sorted(built.iterdir()):
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as content:
+            (folder / path.name.removesuffix(".gz")).write_bytes(content.read())
 
 
 def _placed(path: str, library: Library) -> str:
+    """The path with the library's names in it: identifiers, so it stays in its folder."""
     package = library.package.replace(".", "/")
     return path.replace("{name}", library.name).replace("{Class}", library.cls).replace("{package}", package)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ import numpy as np
 
 from exporter.formats.contents import Constant, Contents, Graph, Input, Operation, Reader, Region, StoredTensor
 from exporter.formats.snippet import FIRST_INPUTS
+from runtimes import wire
 from runtimes.errors import BadInput
 from runtimes.onnx_runtime import EXACT_INT8
 from runtimes.signature import Signature, TensorSpec
@@ -32,8 +35,17 @@ PASSED_ON: set[Input] = {
 
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_TYPE, TENSOR_RAW, TENSOR_FLOAT = 7, 5, 2, 9, 1
 """Fields of ModelProto, GraphProto and TensorProto, and TensorProto.FLOAT (onnx.proto3)."""
-FIXED_BYTES = {1: 8, 5: 4}
-"""Bytes of protobuf's two wire types of fixed size."""
+MODEL = "ModelProto"
+HOLDERS = {
+    MODEL: {7: "GraphProto", 25: "FunctionProto"},
+    "GraphProto": {1: "NodeProto"},
+    "FunctionProto": {7: "NodeProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {6: "GraphProto", 11: "GraphProto"},
+}
+"""Messages that hold operators, by field (onnx.proto3)."""
+MOST_PARTS = 1 << 19
+"""Fields of all of them; a model of ten thousand operators has a fifth."""
 
 
 def read(path: Path) -> onnx_ir.Model:
@@ -50,7 +62,14 @@ def read(path: Path) -> onnx_ir.Model:
 
 
 def contents(path: Path) -> Contents:
-    """See `Reader`."""
+    """See `Reader`.
+
+    Raises ValueError for more parts than a model has, before protobuf makes an object of each.
+    """
+    if path.stat().st_size:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if next(itertools.islice(_parts(content, (0, len(content)), MODEL), MOST_PARTS, None), None) is not None:
+                raise ValueError(f"more than {MOST_PARTS:,} fields of operators, tensors and the like")
     model = read(path)
 
     def spec(value: onnx_ir.Value) -> TensorSpec:
@@ -112,54 +131,20 @@ def sparse_bytes(values: np.ndarray) -> int:
 def regions(file: bytes) -> tuple[Region, ...]:
     """See `Reader`; by the wire format: the onnx package gives a tensor's bytes, and not where they lie."""
     found = []
-    for graph in _messages(file, (0, len(file)), MODEL_GRAPH):
-        for tensor in _messages(file, graph, GRAPH_INITIALIZER):
-            fields = {number: value for number, value in _fields(file, *tensor) if number in (TENSOR_TYPE, TENSOR_RAW)}
-            raw = fields.get(TENSOR_RAW)
-            if fields.get(TENSOR_TYPE) == TENSOR_FLOAT and isinstance(raw, tuple) and raw[0] < raw[1]:
-                found.append(Region(raw[0], (raw[1] - raw[0]) // 4))
+    for tensor in wire.messages(file, (0, len(file)), MODEL_GRAPH, GRAPH_INITIALIZER):
+        parts = {n: value for n, value in wire.fields(file, tensor) if n in (TENSOR_TYPE, TENSOR_RAW)}
+        raw = parts.get(TENSOR_RAW)
+        if parts.get(TENSOR_TYPE) == TENSOR_FLOAT and isinstance(raw, tuple) and raw[0] < raw[1]:
+            found.append(Region(raw[0], (raw[1] - raw[0]) // 4))
     return tuple(found)
 
 
-def _messages(file: bytes, place: tuple[int, int], wanted: int) -> Iterator[tuple[int, int]]:
-    """Where the messages of a field lie."""
-    for number, value in _fields(file, *place):
-        if number == wanted and isinstance(value, tuple):
-            yield value
-
-
-def _fields(file: bytes, at: int, end: int) -> Iterator[tuple[int, int | tuple[int, int] | None]]:
-    """Of a protobuf message, each field's number and its varint, or where its bytes begin and end; None for others.
-
-    Raises ValueError or IndexError for bytes that are no message.
-    """
-    while at < end:
-        key, at = _varint(file, at)
-        kind = key & 7
-        value: int | tuple[int, int] | None = None
-        if kind == 0:
-            value, at = _varint(file, at)
-        elif kind == 2:
-            length, at = _varint(file, at)
-            value, at = (at, at + length), at + length
-        elif kind in FIXED_BYTES:
-            at += FIXED_BYTES[kind]
-        else:
-            raise ValueError(f"protobuf knows no wire type {kind}")
-        if at > end:
-            raise ValueError("a field leads out of its message")
-        yield key >> 3, value
-
-
-def _varint(file: bytes, at: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        byte = file[at]
-        value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number is too long")
+def _parts(file: wire.Bytes, place: wire.Place, message: str) -> Iterator[int]:
+    """The numbers of a message's fields, and of those of the messages within it that may hold operators."""
+    for number, value in wire.fields(file, place):
+        yield number
+        if number in HOLDERS[message] and isinstance(value, tuple):
+            yield from _parts(file, value, HOLDERS[message][number])
 
 
 def snippet(low_bit: bool) -> str:
@@ -168,7 +153,7 @@ def snippet(low_bit: bool) -> str:
     if low_bit:
         entry = str(EXACT_INT8).replace("'", '"')
         session = f"""options = onnxruntime.SessionOptions()
-options.add_session_config_entry{entry}  # else int8 saturates on x86-64 without VNNI
+options.add_session_config_entry{entry}  # where x86-64 has no VNNI: int8 would saturate; with VNNI it is only slower
 session = onnxruntime.InferenceSession("model.onnx", options)"""
     return f"""```python
 import numpy as np, onnxruntime

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
 
 FILE_IDENTIFIER = b"TFL3"
+MOST_PARTS = 1 << 17
+"""Operators, tensors and the like: the largest models for phones have ten thousand."""
+MOST_AXES, LONGEST_NAME = 64, 200
 
 READERS_OF_WEIGHTS: dict[str, set[Input]] = {
     "linear": {("FULLY_CONNECTED", 1), ("BATCH_MATMUL", 0), ("BATCH_MATMUL", 1)},
@@ -33,10 +36,14 @@ def read_file(path: Path) -> schema.ModelT:
 
     Raises BadInput for bytes without TFLite's mark.
     """
+    return read(_content(path))
+
+
+def _content(path: Path) -> bytes:
     content = path.read_bytes()
     if content[4:8] != FILE_IDENTIFIER:
         raise BadInput("not a TFLite file", where=str(path), remedy="export the model again")
-    return read(content)
+    return content
 
 
 def read(content: bytes) -> schema.ModelT:
@@ -83,36 +90,81 @@ def type_names() -> dict[int, str]:
 
 
 def contents(path: Path) -> Contents:
-    """See `Reader`."""
-    model = read_file(path)
+    """See `Reader`; from the file's own tables, as making objects of a hundred thousand operators takes a minute.
+
+    Raises ValueError for more parts than a model has, and for tables that lie in each other.
+    """
+    model, name_bytes = tables(path), 0
     dtypes = {value: name.lower() for value, name in type_names().items()}
-    graph = model.subgraphs[0]
+    codes = [_code_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
+    buffer_bytes = [model.Buffers(i).DataLength() for i in range(model.BuffersLength())]
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    operations = tuple(codes[g.Operators(i).OpcodeIndex()] for g in graphs for i in range(g.OperatorsLength()))
+    tensors: dict[int, StoredTensor] = {}
+    for tensor in (g.Tensors(i) for g in graphs for i in range(g.TensorsLength())):
+        buffer = tensor.Buffer()
+        if buffer not in tensors and buffer_bytes[buffer]:
+            name, shape = tensor.Name() or b"", _lengths(tensor.ShapeAsNumpy())
+            name_bytes += len(name)
+            if name_bytes > len(model._tab.Bytes):  # each lies there once
+                raise ValueError("its tables lie in each other")
+            tensors[buffer] = StoredTensor(name.decode(), dtypes[tensor.Type()], shape, buffer_bytes[buffer])
 
-    def spec(entry: schema.TensorMapT) -> TensorSpec:
-        tensor = graph.tensors[entry.tensorIndex]
-        lengths = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
-        shape = tuple(int(d) if d >= 0 else f"axis{i}" for i, d in enumerate(lengths if lengths is not None else ()))
-        return TensorSpec(entry.name.decode(), dtypes[tensor.type], shape)
+    def spec(entry: schema.TensorMap) -> TensorSpec:
+        tensor = graphs[0].Tensors(entry.TensorIndex())
+        lengths = _lengths(tensor.ShapeAsNumpy() if tensor.ShapeSignatureIsNone() else tensor.ShapeSignatureAsNumpy())
+        shape = tuple(d if d >= 0 else f"axis{i}" for i, d in enumerate(lengths))
+        return TensorSpec(entry.Name().decode(), dtypes[tensor.Type()], shape)
 
-    def operation(node: schema.OperatorT) -> str:
-        name = operator_name(model, node)
-        return f"CUSTOM {model.operatorCodes[node.opcodeIndex].customCode.decode()}" if name == "CUSTOM" else name
-
-    sizes = [0 if buffer.data is None else len(buffer.data) for buffer in model.buffers]
-    tensors = {
-        t.buffer: StoredTensor(t.name.decode(), dtypes[t.type], tuple(map(int, t.shape)), sizes[t.buffer])
-        for subgraph in model.subgraphs
-        for t in subgraph.tensors
-        if sizes[t.buffer]
-    }
+    key = model.SignatureDefs(0)
+    signature = Signature(
+        tuple(spec(key.Inputs(i)) for i in range(key.InputsLength())),
+        tuple(spec(key.Outputs(i)) for i in range(key.OutputsLength())),
+    )
+    entries = [model.Metadata(i) for i in range(model.MetadataLength())]
     metadata = {
-        entry.name.decode(): bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode(errors="replace")
-        for entry in model.metadata or []
+        entry.Name().decode(): bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).rstrip(b"\0").decode(errors="replace")
+        for entry in entries
     }
-    key = model.signatureDefs[0]
-    signature = Signature(tuple(map(spec, key.inputs)), tuple(map(spec, key.outputs)))
-    operations = tuple(operation(node) for subgraph in model.subgraphs for node in subgraph.operators)
     return Contents(signature, operations, tuple(tensors.values()), metadata)
+
+
+def tables(path: Path) -> schema.Model:
+    """The tables of a file, once they are known to be no more than a model's; raises as `parts` and `read_file`."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(_content(path), 0)
+    parts(model)
+    return model
+
+
+def parts(model: schema.Model) -> int:
+    """How many operators, tensors and the like a file has.
+
+    Raises ValueError for more than a model has: the same table may be listed a million times.
+    """
+    counts = [model.OperatorCodesLength(), model.SubgraphsLength(), model.BuffersLength(), 16 * model.MetadataLength()]
+    for i in range(min(model.SubgraphsLength(), MOST_PARTS)):
+        graph = model.Subgraphs(i)
+        counts += [graph.OperatorsLength(), graph.TensorsLength()]
+    for i in range(min(model.SignatureDefsLength(), MOST_PARTS)):
+        key = model.SignatureDefs(i)
+        counts += [1, 16 * key.InputsLength(), 16 * key.OutputsLength()]
+    if sum(counts) > MOST_PARTS:
+        raise ValueError(f"more than {MOST_PARTS:,} operators, tensors and the like")
+    return sum(counts)
+
+
+def _code_name(code: schema.OperatorCode) -> str:
+    name = _operator_names()[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+    return f"CUSTOM {(code.CustomCode() or b'').decode():.{LONGEST_NAME}}" if name == "CUSTOM" else name
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    found = () if isinstance(shape, int) else tuple(map(int, shape[: MOST_AXES + 1]))  # 0 is none
+    if len(found) > MOST_AXES:
+        raise ValueError(f"a tensor of more than {MOST_AXES} axes")
+    return found
 
 
 def graph(path: Path) -> Graph:

@@ -44,14 +44,22 @@ def add_tensor(
     """Add a float32 tensor to a graph, with its constant value where one is given; its index."""
     from ai_edge_litert import schema_py_generated as schema
 
-    tensor, buffer = schema.TensorT(), schema.BufferT()
+    tensor = schema.TensorT()
     tensor.name, tensor.shape, tensor.type = name, np.array(shape, np.int32), schema.TensorType.FLOAT32
-    if value is not None:
-        buffer.data = value.astype(np.float32).view(np.uint8)
-    tensor.buffer = len(model.buffers)
-    model.buffers.append(buffer)
+    set_constant(model, tensor, value)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def set_constant(model: schema.ModelT, tensor: schema.TensorT, value: np.ndarray | None) -> None:
+    """Give a tensor a buffer of its own with this value, float32; an empty one for None."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    buffer = schema.BufferT()
+    if value is not None:
+        buffer.data = np.frombuffer(value.astype(np.float32).tobytes(), np.uint8)
+    tensor.buffer = len(model.buffers)
+    model.buffers.append(buffer)
 
 
 def operator_code(model: schema.ModelT, builtin: int) -> int:

@@ -65,12 +65,12 @@ def _profile(path: Path, optimized: Path) -> dict[str, float]:
     """The median microseconds of RUNS inferences by the node's name; writes the graph that ran."""
     import onnxruntime
 
-    from runtimes.onnx_runtime import EXACT_INT8
+    from runtimes.onnx_runtime import ask_for_exact_int8
 
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.add_session_config_entry(*EXACT_INT8)
+    ask_for_exact_int8(options)
     options.optimized_model_filepath = str(optimized)
     options.enable_profiling = True
     options.profile_file_prefix = str(optimized.with_suffix(""))

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.formats.tflite_file import operator_name, read_file, type_names
+from exporter.formats.tflite_file import operator_name, parts, read_file, tables, type_names
+from runtimes.errors import BadInput
 from runtimes.kernels import KernelTruth
 
 if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as schema
 
+MOST_PARTS = 1 << 15
+"""Operators, tensors and the like, each of which takes a third of a millisecond."""
 LOW_BIT_TYPES = ("INT2", "INT4", "INT8", "UINT8")
 FLOAT_TYPES = ("FLOAT32", "FLOAT16")
 WIDENING = {"DEQUANTIZE", "DENSIFY"}
@@ -35,8 +38,11 @@ def kernels(path: Path, seconds: float = 1.0) -> KernelTruth:
     """Read how a file's weights are used, then run it for `seconds` with random inputs to see the share of the time.
 
     Only for a file that has passed the gate, since a wrong kernel may crash the process. Raises BadInput for what is no
-    TFLite file.
+    TFLite file, or too long a one.
     """
+    many = parts(tables(path))
+    if many > MOST_PARTS:
+        raise BadInput(f"{many:,} operators and tensors take too long to look at", where=str(path))
     model = read_file(path)
     counts = _counts(model)
     total = max(1, sum(counts.values()))

@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.results.stats import in_words
 from exporter.ledger.rows import speedup_in
 from runtimes.errors import BadInput, LimitNotMet
-from runtimes.types import LedgerRow
+from runtimes.types import Artifact, LedgerRow
 
 IsMet = Callable[[LedgerRow, LedgerRow], bool]
 InWords = Callable[[LedgerRow, LedgerRow], str]
@@ -64,6 +64,19 @@ def check_limits(
         raise LimitNotMet("; ".join(faults), remedy="nothing was written; change the recipe or the limit")
 
 
+def check_sizes(artifacts: Sequence[Artifact], max_size_bytes: int | None) -> None:
+    """Raise LimitNotMet for artifacts above a size, all of them: what can be judged where nothing was measured."""
+    if max_size_bytes is None:
+        return
+    faults = [
+        f"{artifact.format}: {_more_than(artifact.size_bytes, max_size_bytes)}"
+        for artifact in artifacts
+        if artifact.size_bytes > max_size_bytes
+    ]
+    if faults:
+        raise LimitNotMet("; ".join(faults), remedy="nothing was written; add --quantize int8, or change the limit")
+
+
 def not_judged(rows: Sequence[LedgerRow], min_speedup: float | None) -> tuple[str, ...]:
     """A sentence for each format that --min-speedup leaves out, since it was not timed."""
     if min_speedup is None:
@@ -111,7 +124,11 @@ def _fits(max_size_bytes: int, original: LedgerRow, row: LedgerRow) -> bool:
 
 
 def _size_in_words(max_size_bytes: int, original: LedgerRow, row: LedgerRow) -> str:
-    return f"{row.size_bytes:,} bytes are {row.size_bytes - max_size_bytes:,} more than --max-size allows"
+    return _more_than(row.size_bytes, max_size_bytes)
+
+
+def _more_than(size_bytes: int, max_size_bytes: int) -> str:
+    return f"{size_bytes:,} bytes are {size_bytes - max_size_bytes:,} more than --max-size allows"
 
 
 def _is_faster(min_speedup: float, original: LedgerRow, row: LedgerRow) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results.stats import in_words
+from benchmarks.results.words import samples_of
 from exporter.inspection.sizes import explain, megabytes, part_order
 from exporter.ledger.plot import draw
-from exporter.ledger.rows import speedup_in
+from exporter.ledger.rows import speed_said
 from runtimes.types import Accuracy, Latency, LedgerRow, Manifest, RecipeStep
 
 MARKDOWN, PICTURE = "report.md", "report.png"
@@ -96,7 +96,9 @@ def _part(size_bytes: int) -> str:
 def _accuracy(accuracy: Accuracy | None) -> str:
     if accuracy is None:
         return NOT_MEASURED
-    return f"{accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
+    cut = accuracy.of_samples not in (None, accuracy.samples)
+    said = f"{accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
+    return f"{said}, {samples_of(accuracy)}" if cut else said
 
 
 def _latency(row: LedgerRow) -> str:
@@ -104,7 +106,7 @@ def _latency(row: LedgerRow) -> str:
 
 
 def _speed(latency: Latency | None) -> str:
-    return in_words(speedup_in(latency)) if latency else ""
+    return speed_said(latency) if latency else ""
 
 
 def _legend(rows: Sequence[LedgerRow]) -> list[str]:

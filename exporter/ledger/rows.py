@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.measure import NotTimed, Timed, speedup
-from benchmarks.results.stats import Estimate
+from benchmarks.results.speed import busy_in_words, speed_in_words
+from benchmarks.results.stats import Estimate, in_words
 from exporter.inspection.sizes import sizes_of
 from runtimes.types import Accuracy, Latency, LedgerRow
 
@@ -52,7 +53,16 @@ def latency_of(baseline: Timed | NotTimed, samples: Timed | NotTimed) -> Latency
         speedup_low=ratio.low,
         speedup_high=ratio.high,
         threads=samples.threads,
+        load=samples.load,
+        cores=samples.cores,
     )
+
+
+def speed_said(latency: Latency) -> str:
+    """The speed-up in words: a slower one and a machine that was busy are said so."""
+    ratio = speedup_in(latency)
+    said = speed_in_words(ratio, "the original here") if ratio.value < 1.0 else in_words(ratio)
+    return "; ".join(filter(None, (said, busy_in_words(latency.load, latency.cores))))
 
 
 def speedup_in(latency: Latency) -> Estimate:

@@ -13,8 +13,12 @@ import numpy as np
 
 KINDS = ("linear", "conv", "conv_transpose", "embedding")
 ACTIVATIONS = ("float", "dynamic", "static")
+OTHER_USE = "other"
+"""The kind of a float16 weight that is used in none of them."""
 LARGEST_CODE = {8: 127, 4: 7, 2: 1}
 """Codes are symmetric around zero: with 2 bits they are ternary."""
+HALF_BITS = 16
+"""Of a float16 weight, whose codes are its values."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class LowBitWeight:
 
     `codes` is int8 of the weight's own shape, `scale` float32 of the shape that `granularity` gives: one for an output
     channel, or for a row of an embedding. `bits` is 8, 4 or 2, the codes lie within
-    -LARGEST_CODE[bits]..LARGEST_CODE[bits].
+    -LARGEST_CODE[bits]..LARGEST_CODE[bits]; or it is 16, and `codes` are the weight itself in float16, every scale 1.
     `activations` is "float", "dynamic" (int8, its range taken from each input) or "static" (int8 within the calibrated
     `inputs` and `outputs` of the layer, its bias included in the output). A dynamic one may have these ranges too, for
     formats that gain nothing from its own.

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from exporter.lowering.representation import in_words
 from exporter.lowering.target import TARGETS
 from exporter.processes.messages import receive
 
@@ -17,13 +18,14 @@ def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[s
 
     The converter is imported, which takes seconds, while another child still traces the program: a snapshot is there
     once the message with its settings is, and one without settings is of a model that did not change. What the target
-    lacks is told first, then that an artifact lies there.
+    cannot do as torch does, and what it lacks, is told first, then that an artifact lies there.
     """
     row = TARGETS[job["target"]]
     target = importlib.import_module(row.module)
     for package in row.packages:
         importlib.import_module(package)
-    from exporter.tracing.program import load_program
+    from exporter.lowering.differences import differences
+    from exporter.tracing.program import functional, load_program
 
     for index, snapshot in enumerate(job["snapshots"]):
         message = receive(Path(snapshot["message"]))[job["target"]]
@@ -31,11 +33,13 @@ def lower(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[s
             emit({"unchanged": index})
             continue
         settings = row.settings(**message["settings"])
-        program = target.prepare(load_program(Path(snapshot["program"])), settings)
+        traced = functional(load_program(Path(snapshot["program"])))
+        emit({"differences": differences(traced, job["target"]) if index == 0 else ()})
+        program = target.prepare(traced, settings)
         refusals = target.unsupported(program)
         emit({"unsupported": [asdict(r) for r in refusals]})
         if refusals or job["dry_run"]:
             return {}
         carried = target.lower(program, Path(snapshot["output"]), settings, message["metadata"])
-        emit({"lowered": index, "carried": [asdict(c) for c in carried]})
+        emit({"lowered": index, "carried": in_words(carried)})
     return {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from exporter.low_bit.weight import LowBit, LowBitWeight, Range
+from exporter.low_bit.weight import HALF_BITS, OTHER_USE, LowBit, LowBitWeight, Range
 
 TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 """How far a converter's own float32 arithmetic may have moved a weight, relative to it; its file's type rounds too."""
@@ -65,7 +65,7 @@ def find(name: str, value: np.ndarray, low_bit: LowBit, layout: Layout) -> Found
     """
     matches = {key: match for key in _by_name(name, low_bit) if (match := _match(value, low_bit[key], layout))}
     if not matches:
-        return None
+        return _rearranged(value, low_bit)
     first, *_ = matches
     factors = [match.factor for match in matches.values()]
     factor = factors[0] if _is_named(name, first) or 1.0 not in factors else 1.0
@@ -74,6 +74,25 @@ def find(name: str, value: np.ndarray, low_bit: LowBit, layout: Layout) -> Found
     found = next(iter(same.values()))
     weight = _with_ranges_of_all(found.weight, [low_bit[key] for key in names])
     return FoundWeight(names, weight, found.axes, factor)
+
+
+def _rearranged(value: np.ndarray, low_bit: LowBit) -> FoundWeight | None:
+    """The float16 weights that together are a constant's values in another order, as the gates of recurrent operators.
+
+    What float16 holds needs no more than that to be stored in it.
+    """
+    halves = {key: weight for key, weight in low_bit.items() if weight.bits == HALF_BITS}
+    with np.errstate(over="ignore"):
+        held = value.astype(np.float16) if halves and value.ndim > 1 else None
+    if held is None or not np.array_equal(held, value):
+        return None
+    inside = {
+        k: w.codes.ravel() for k, w in halves.items() if w.codes.size <= held.size and np.isin(w.codes, held).all()
+    }
+    if not inside or not np.array_equal(np.sort(np.concatenate([*inside.values()])), np.sort(held, axis=None)):
+        return None
+    weight = LowBitWeight(held, np.ones(len(held), np.float32), HALF_BITS, OTHER_USE)
+    return FoundWeight(tuple(inside), weight, tuple(range(held.ndim)), 1.0)
 
 
 def _by_name(name: str, low_bit: LowBit) -> list[str]:

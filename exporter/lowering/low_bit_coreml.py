@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.low_bit.weight import LowBit, LowBitWeight
+from exporter.low_bit.weight import HALF_BITS, LowBit, LowBitWeight
 from exporter.lowering.found_weights import FoundWeight, Layout, find
 from exporter.lowering.representation import Carried, Representation, representation
 from exporter.lowering.settings import CoreMlSettings
@@ -46,7 +46,9 @@ def carry(program: Program, low_bit: LowBit, settings: CoreMlSettings) -> tuple[
             found = find(operation.outputs[0].name, operation.outputs[0].val, low_bit, LAYOUT)
             if found:
                 chosen = representation("coreml", found.weight)
-                _replace(operation, found, chosen, settings.version)
+                is_one = found.codes.dtype == operation.outputs[0].val.dtype  # where the model computes in float16
+                if not is_one:
+                    _replace(operation, found, chosen, settings.version)
                 stored.update(dict.fromkeys(found.names, chosen))
     return tuple(
         Carried(name, stored.get(name), "" if name in stored else _why_not(weight)) for name, weight in low_bit.items()
@@ -89,6 +91,8 @@ def _decompressed(operation: Operation, found: FoundWeight, stored: Representati
     dtype = operation.outputs[0].val.dtype
     codes, scale = found.codes, found.scale.astype(dtype)
     place = {"before_op": operation, "name": f"{operation.name}_quantized"}
+    if stored.bits == HALF_BITS:
+        return mb.constexpr_cast(source_val=codes, output_dtype="fp32", **place)
     if min_ios < IOS_OF_BLOCKS:
         zero, axis = np.int8(0), np.int32(found.axis)
         return mb.constexpr_affine_dequantize(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.low_bit.grid import grid_of
-from exporter.low_bit.weight import LowBit, LowBitWeight, Range
+from exporter.low_bit.weight import HALF_BITS, LowBit, LowBitWeight, Range
 from exporter.lowering.found_weights import Layout, find
 from exporter.lowering.onnx_graph import Found, Writer, only_reader, replace_value
 from exporter.lowering.representation import Carried, representation
@@ -154,8 +154,7 @@ def _rewrite(graph: ir.Graph, writer: Writer, found: Found, integer: Collection[
         elif node in integer:
             _quantize_and_dequantize(writer, node, held)
         else:
-            weight = writer.op("Mul", writer.as_float(writer.codes(held)), writer.scale_of(held))
-            node.replace_input_with(index, weight)
+            node.replace_input_with(index, writer.weight(held))
             reason = LEFT_FLOAT if stored.activations != "float" else reason
     writer.carried.update({name: Carried(name, stored, reason) for name in found.names})
 
@@ -203,7 +202,9 @@ def _look_up(writer: Writer, node: ir.Node, found: Found) -> None:
     ids = node.inputs[1]
     assert ids is not None
     rows = writer.as_float(writer.op("Gather", writer.codes(found), ids))
-    replace_value(node.outputs[0], writer.op("Mul", rows, writer.op("Gather", writer.scale_of(found), ids)))
+    if found.weight.bits != HALF_BITS:
+        rows = writer.op("Mul", rows, writer.op("Gather", writer.scale_of(found), ids))
+    replace_value(node.outputs[0], rows)
 
 
 def _multiply_integers(writer: Writer, node: ir.Node, found: Found, reach: Range | None) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.formats.tflite_file import constant, operator_name, read
-from exporter.formats.tflite_writer import add_tensor, operator_code, write
+from exporter.formats.tflite_writer import add_tensor, operator_code, set_constant, write
 from exporter.low_bit.grid import grid_of
-from exporter.low_bit.weight import LowBit, LowBitWeight, Range
+from exporter.low_bit.weight import HALF_BITS, LowBit, LowBitWeight, Range
 from exporter.lowering.found_weights import Layout, find
 from exporter.lowering.representation import Carried, Representation, representation
 
@@ -30,6 +30,7 @@ WEIGHT = 1
 INTEGER_OPERATORS = {"FULLY_CONNECTED": (0, 2), "CONV_2D": (0, 2), "TRANSPOSE_CONV": (2, 3)}
 """Operators with integer kernels, and which of their inputs the activations and the bias are."""
 DEPTHWISE = "DEPTHWISE_CONV_2D"
+BIAS = {**{name: at for name, (_, at) in INTEGER_OPERATORS.items()}, DEPTHWISE: 2}
 LOOKUP = "EMBEDDING_LOOKUP"
 FEW_CHANNELS = 4
 """A convolution of so few input channels gains nothing from integers, as a depthwise one does not, but pays for the
@@ -37,6 +38,7 @@ conversions: a MobileNetV3-Small of static int8 is slower with both in int8 than
 PER_CHANNEL_VERSION = 12
 """Of FULLY_CONNECTED with float inputs and integer weights: runtimes that know only older ones (TFLite 2.14 does) take
 the first channel's scale for all, and must refuse the file."""
+ROUNDED_TWICE = "the converter multiplied it by a number, and float16 would round the product"
 NOT_FOUND = "no constant of the converted file holds it: the converter folded it into another, or split it"
 AXES: dict[int, tuple[tuple[int, ...], ...]] = {
     2: ((0, 1), (1, 0)),
@@ -44,8 +46,8 @@ AXES: dict[int, tuple[tuple[int, ...], ...]] = {
     5: ((2, 3, 4, 1, 0),),
 }
 """How operators order the axes of PyTorch's weights: FULLY_CONNECTED [out, in], CONV_2D and TRANSPOSE_CONV
-[out, h, w, in], DEPTHWISE_CONV_2D [1, h, w, out], CONV_3D [d, h, w, in, out]."""
-LAYOUT = Layout(lambda rank: AXES.get(rank, ()), first_rows=True, factor=True)
+[out, h, w, in], DEPTHWISE_CONV_2D [1, h, w, out], CONV_3D [d, h, w, in, out]; others take them as they are."""
+LAYOUT = Layout(lambda rank: (*AXES.get(rank, ()), tuple(range(rank))), first_rows=True, factor=True)
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,18 @@ class Found:
         """Bits a code takes in the file."""
         return self.stored.bits
 
+    @property
+    def multiplied(self) -> np.ndarray:
+        """`factor` times the codes, float32."""
+        return self.codes.astype(np.float32) * np.float32(self.factor)
+
     @functools.cached_property
-    def parameters(self) -> qtyping.UniformQuantParams:
+    def parameters(self) -> qtyping.UniformQuantParams | qtyping.NonLinearQuantParams:
         """Codes and scales for the file; a channel of zeros gets the scale of another, since kernels take no 0."""
         from ai_edge_quantizer import qtyping
 
+        if self.bits == HALF_BITS:
+            return qtyping.NonLinearQuantParams(HALF_BITS, np.ascontiguousarray(self.multiplied.astype(np.float16)))
         scale = (self.weight.scale * abs(self.factor)).astype(np.float32)
         return qtyping.UniformQuantParams(
             num_bits=self.bits,
@@ -105,6 +114,8 @@ def carry(content: bytes, low_bit: LowBit) -> tuple[bytes, tuple[Carried, ...]]:
     carried = {name: Carried(name, None, NOT_FOUND) for name in low_bit}
     for graph in model.subgraphs:
         found = _find(model, graph, low_bit)
+        for weight in _without_factors(model, graph, found):
+            carried.update({name: Carried(name, None, ROUNDED_TWICE) for name in weight.names})
         changes, notes = _plan(model, graph, found)
         plan.update(changes)
         names.append({tensor: weight.names[0] for tensor, weight in found.items()})
@@ -136,6 +147,63 @@ def _find(model: schema.ModelT, graph: schema.SubGraphT, low_bit: LowBit) -> dic
     return found
 
 
+def _without_factors(model: schema.ModelT, graph: schema.SubGraphT, found: dict[int, Found]) -> list[Found]:
+    """Multiply outputs again where the converter multiplied float16 weights, by a number that float16 would round.
+
+    Those whose outputs cannot be multiplied are taken out of `found`, and returned.
+    """
+    given_up = []
+    for tensor, weight in list(found.items()):
+        if weight.bits != HALF_BITS or (weight.multiplied == weight.multiplied.astype(np.float16)).all():
+            continue
+        readers = [operator for operator in graph.operators if tensor in operator.inputs]
+        if all(_is_linear(model, graph, operator, tensor) for operator in readers):
+            _replace_constant(model, graph.tensors[tensor], weight.codes.astype(np.float32))
+            for operator in readers:
+                _multiply_output(model, graph, operator, weight.factor)
+            found[tensor] = replace(weight, factor=1.0)
+        else:
+            given_up.append(found.pop(tensor))
+    return given_up
+
+
+def _is_linear(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT, tensor: int) -> bool:
+    """Whether a number that multiplies this weight and the bias multiplies the output."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    name = operator_name(model, operator)
+    if name not in (*INTEGER_OPERATORS, DEPTHWISE) or list(operator.inputs).index(tensor) != WEIGHT:
+        return False
+    at = BIAS[name]
+    constant_bias = len(operator.inputs) <= at or operator.inputs[at] < 0 or _bias(model, graph, operator) is not None
+    activation = getattr(operator.builtinOptions, "fusedActivationFunction", schema.ActivationFunctionType.NONE)
+    return constant_bias and activation == schema.ActivationFunctionType.NONE
+
+
+def _replace_constant(model: schema.ModelT, tensor: schema.TensorT, value: np.ndarray) -> None:
+    """Give a tensor another value; the old one does not stay in the file where nothing else has it."""
+    before = tensor.buffer
+    set_constant(model, tensor, value)
+    if all(other.buffer != before for graph in model.subgraphs for other in graph.tensors):
+        model.buffers[before].data = None
+
+
+def _multiply_output(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT, factor: float) -> None:
+    """Let a layer compute without the factor, in its bias either, and multiply its output by it."""
+    bias = _bias(model, graph, operator)
+    if bias is not None:
+        at = BIAS[operator_name(model, operator)]
+        _own(model, graph, operator, at)
+        _replace_constant(model, graph.tensors[operator.inputs[at]], bias / np.float32(factor))
+    (whole,) = operator.outputs
+    name, shape = graph.tensors[whole].name, tuple(map(int, graph.tensors[whole].shape))
+    plain = add_tensor(model, graph, name + b".plain", shape)
+    graph.tensors[plain].shapeSignature = graph.tensors[whole].shapeSignature
+    number = add_tensor(model, graph, name + b".factor", (), np.array(factor))
+    operator.outputs = [plain]
+    graph.operators.insert(graph.operators.index(operator) + 1, _product(model, plain, number, whole))
+
+
 Plan = dict[str, "qtyping.TensorTransformationParams"]
 """What becomes of each tensor that changes, by its name."""
 
@@ -152,7 +220,8 @@ def _plan(model: schema.ModelT, graph: schema.SubGraphT, found: dict[int, Found]
             hindrance = _hindrance(model, graph, operator, position, weight)
             if hindrance:
                 notes.update(dict.fromkeys(weight.names, hindrance))
-            if hindrance or (weight.stored.activations == "float" and name != LOOKUP):
+            widened = weight.bits == HALF_BITS or (weight.stored.activations == "float" and name != LOOKUP)
+            if hindrance or widened:
                 _consume(plan, graph, index, position, "ADD_DEQUANTIZE", weight.parameters)
                 continue
             _consume(plan, graph, index, position, "QUANTIZE_TENSOR", weight.parameters)
@@ -167,6 +236,8 @@ def _hindrance(
     model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT, position: int, weight: Found
 ) -> str:
     """Why this operator is not to compute with the codes themselves; empty if it is."""
+    if weight.bits == HALF_BITS:
+        return ""
     name = operator_name(model, operator)
     row = weight.codes.shape[-1]
     if position != WEIGHT or name not in (*INTEGER_OPERATORS, DEPTHWISE, LOOKUP):
@@ -211,7 +282,7 @@ def _plan_activations(plan: Plan, model: schema.ModelT, graph: schema.SubGraphT,
 
 
 def _bias(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT) -> np.ndarray | None:
-    _, at = INTEGER_OPERATORS[operator_name(model, operator)]
+    at = BIAS[operator_name(model, operator)]
     given = len(operator.inputs) > at and operator.inputs[at] >= 0
     return constant(model, graph.tensors[operator.inputs[at]]) if given else None
 
@@ -266,7 +337,7 @@ def _consume(
     index: int,
     position: int,
     change: str,
-    parameters: qtyping.UniformQuantParams,
+    parameters: qtyping.UniformQuantParams | qtyping.NonLinearQuantParams,
 ) -> None:
     """Note the change of a tensor on its way into an operator's input."""
     from ai_edge_quantizer import qtyping
@@ -329,8 +400,6 @@ def _scaling(
     model: schema.ModelT, graph: schema.SubGraphT, lookup: schema.OperatorT, scales: int
 ) -> list[schema.OperatorT]:
     """The operators that make of the codes which `lookup` now gives what it gave before."""
-    from ai_edge_litert import schema_py_generated as schema
-
     (whole,) = lookup.outputs
     name, shape = graph.tensors[whole].name, tuple(map(int, graph.tensors[whole].shape))
     codes = add_tensor(model, graph, name + b".codes", shape)
@@ -341,11 +410,18 @@ def _scaling(
         graph.tensors[factor].shapeSignature = np.array([*signature[:-1], 1], np.int32)
     second = copy.copy(lookup)
     second.inputs, second.outputs, lookup.outputs = [lookup.inputs[0], scales], [factor], [codes]
+    return [second, _product(model, codes, factor, whole)]
+
+
+def _product(model: schema.ModelT, left: int, right: int, output: int) -> schema.OperatorT:
+    """The operator that multiplies two tensors."""
+    from ai_edge_litert import schema_py_generated as schema
+
     product = schema.OperatorT()
     product.opcodeIndex = operator_code(model, schema.BuiltinOperator.MUL)
     product.builtinOptionsType, product.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
-    product.inputs, product.outputs = [codes, factor], [whole]
-    return [second, product]
+    product.inputs, product.outputs = [left, right], [output]
+    return product
 
 
 def _rename(graph: schema.SubGraphT, weights: dict[int, str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.low_bit.grid import Grid, grid_of
-from exporter.low_bit.weight import LowBitWeight, Range
+from exporter.low_bit.weight import HALF_BITS, LowBitWeight, Range
 from exporter.lowering.representation import Carried
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Found:
 
     @property
     def codes(self) -> np.ndarray:
-        """int8, their axes in the order of the constant."""
+        """Their axes in the order of the constant."""
         return np.ascontiguousarray(self.weight.codes.T if self.transposed else self.weight.codes)
 
     @property
@@ -98,7 +98,10 @@ class Writer:
         return latest
 
     def codes(self, found: Found) -> ir.Value:
-        """The codes as int8, in the constant's order; a weight that is read in two orders lies in the file once."""
+        """The codes, in the constant's order: int8, or the values in float16.
+
+        A weight that is read in two orders lies in the file once.
+        """
         import ml_dtypes
         import onnx_ir as ir
 
@@ -107,7 +110,8 @@ class Writer:
             if other is not None:
                 codes = self.op("Transpose", other)
             else:
-                dtype = np.dtype({8: np.int8, 4: ml_dtypes.int4, 2: ml_dtypes.int2}[found.weight.bits])
+                types = {HALF_BITS: np.float16, 8: np.int8, 4: ml_dtypes.int4, 2: ml_dtypes.int2}
+                dtype = np.dtype(types[found.weight.bits])
                 codes = self.constant(found.name, "codes", found.codes.astype(dtype))
                 if found.weight.bits < 8:
                     codes = self.op("Cast", codes, to=ir.DataType.INT8.value)
@@ -120,6 +124,11 @@ class Writer:
             return self.channel_scale(found)
         scale = found.weight.granularity.along(found.scale, found.weight.codes.shape)
         return self.constant(found.name, "scale", scale)
+
+    def weight(self, found: Found) -> ir.Value:
+        """The weight as float32, in the constant's order."""
+        codes = self.as_float(self.codes(found))
+        return codes if found.weight.bits == HALF_BITS else self.op("Mul", codes, self.scale_of(found))
 
     def channel_scale(self, found: Found) -> ir.Value:
         """The scale as `[channels]`."""

@@ -5,10 +5,13 @@ What they bring on the models of the zoo is printed by `python -m benchmarks.pee
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from exporter.low_bit.weight import ACTIVATIONS, KINDS, LARGEST_CODE, LowBitWeight
+from exporter.low_bit.weight import ACTIVATIONS, HALF_BITS, KINDS, LARGEST_CODE, OTHER_USE, LowBitWeight
 from runtimes.errors import BadInput
+from runtimes.facts import METADATA
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,26 @@ class Carried:
     name: str
     stored: Representation | None
     reason: str = ""
+
+
+def in_words(carried: Iterable[Carried]) -> dict[str, dict[str, str]]:
+    """How each weight is stored, and why one is not, as the manifest and the artifact's own metadata say it."""
+    stored: dict[str, str] = {}
+    left: dict[str, str] = {}
+    for row in carried:
+        if row.stored is None:
+            left[row.name] = row.reason
+        else:
+            stored[row.name] = row.stored.name + (f" ({row.reason})" if row.reason else "")
+    return {"representations": stored, "left_float": left}
+
+
+def with_carried(metadata: Mapping[str, str], carried: Iterable[Carried]) -> dict[str, str]:
+    """The metadata of an artifact with how it stores its weights; as it is where no recipe changed the model."""
+    facts = json.loads(metadata.get(METADATA, "{}"))
+    if not facts.get("recipe"):
+        return dict(metadata)
+    return {**metadata, METADATA: json.dumps({**facts, **in_words(carried)}, sort_keys=True)}
 
 
 TABLE: dict[tuple[str, str, int, str], Representation] = {}
@@ -202,6 +225,24 @@ TABLE.update(
     }
 )
 
+
+FLOAT16 = {
+    "onnx": (
+        "float16, Cast",
+        "made float32 once, at load, so as fast as fp32; onnxruntime computes no faster in float16",
+    ),
+    "tflite": ("float16, DEQUANTIZE", "made float32 once, at load, so as fast as fp32"),
+    "coreml": ("float16", "computed with as --coreml-precision says"),
+}
+"""Format -> name, why."""
+
+TABLE.update(
+    {
+        (target, kind, HALF_BITS, "float"): Representation(name, HALF_BITS, why, min_ios=16)
+        for target, (name, why) in FLOAT16.items()
+        for kind in (*KINDS, OTHER_USE)
+    }
+)
 
 WHOLE_TENSOR = ("onnx",)
 """Formats whose dynamic range is that of the whole tensor, which a calibrated one is as near as, and faster."""

@@ -13,12 +13,23 @@ from torch._decomp import core_aten_decompositions  # noqa: F401  (registers the
 from torch.fx import Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from exporter.lowering.decompositions import ACTIVATIONS, ALPHA, INEXACT, REFUSED
+from exporter.lowering.attention import keep_empty_rows
+from exporter.lowering.decompositions import (
+    ACTIVATIONS,
+    ALPHA,
+    INEXACT,
+    QUADRANTS,
+    QUOTIENTS,
+    REFUSED,
+    REMAINDERS,
+    SHIFTS,
+)
+from exporter.lowering.integers import keep_remainders_small
 from exporter.lowering.low_bit_coreml import carry
-from exporter.lowering.representation import Carried
+from exporter.lowering.representation import Carried, with_carried
 from exporter.lowering.settings import CoreMlSettings
 from exporter.lowering.target import Unsupported, refusals
-from exporter.tracing.program import Program
+from exporter.tracing.program import Program, functional
 from runtimes.errors import UnsupportedOperation
 
 if TYPE_CHECKING:
@@ -56,11 +67,18 @@ def prepare(program: Program, settings: CoreMlSettings) -> Program:
     """Decompose composite operations, and those that coremltools takes from no exported program, or takes wrongly."""
     known = {**torch._decomp.decomposition_table, **torch.export.default_decompositions()}
     table = {op: known[op] for op in (*RECURRENT, *MISREAD)}
-    exported = program.exported.run_decompositions({**table, **ALPHA, **ACTIVATIONS, **INEXACT, **REFUSED})
+    for ours in (ALPHA, ACTIVATIONS, INEXACT, REFUSED, QUADRANTS, QUOTIENTS, REMAINDERS, SHIFTS):
+        table.update(ours)
+    exported = functional(program).exported
+    keep_remainders_small(exported)
+    exported = exported.run_decompositions(table)
+    keep_empty_rows(exported)
     _adapt(exported)
-    while lacking := {n.target for n in _unknown(exported)} & set(known):
+    before: set[Any] = set()
+    while (lacking := {n.target for n in _unknown(exported)} & set(known)) != before:  # some stay as they are
         exported = exported.run_decompositions({op: known[op] for op in lacking})
         _adapt(exported)
+        before = lacking
     _separate_outputs(exported)
     exported.graph_module.recompile()
     if settings.coreml_precision == "float16":
@@ -69,10 +87,21 @@ def prepare(program: Program, settings: CoreMlSettings) -> Program:
 
 
 def _unknown(exported: torch.export.ExportedProgram) -> list[Node]:
-    """The calls that coremltools' front end has no translation for."""
+    """The calls that coremltools' front end and we have no translation for."""
     from coremltools.converters.mil.frontend.torch import is_torch_fx_node_supported
 
-    return [n for n in exported.graph.nodes if n.op == "call_function" and not is_torch_fx_node_supported(n)]
+    import exporter.lowering.coreml_operations  # noqa: F401  (registers ours)
+
+    return [
+        n
+        for n in exported.graph.nodes
+        if n.op == "call_function" and (_is_dunder(n.target.__name__) or not is_torch_fx_node_supported(n))
+    ]
+
+
+def _is_dunder(name: str) -> bool:
+    """Whether it is one of Python's operators, `__rshift__.Scalar`, which coremltools takes for a call in place."""
+    return name.split(".")[0].endswith("__")
 
 
 def _adapt(exported: torch.export.ExportedProgram) -> None:
@@ -145,7 +174,7 @@ def lower(program: Program, path: Path, settings: CoreMlSettings, metadata: Mapp
         pass_pipeline=ct.PassPipeline.EMPTY,  # all are done
         skip_model_load=True,
     )
-    model.user_defined_metadata.update(metadata)
+    model.user_defined_metadata.update(with_carried(metadata, carried))
     model.save(str(path))
     _settle(path)
     return carried
@@ -154,14 +183,18 @@ def lower(program: Program, path: Path, settings: CoreMlSettings, metadata: Mapp
 def _converted(program: Program, settings: CoreMlSettings, target: Any) -> MilProgram:
     import coremltools as ct
 
+    from exporter.lowering.coreml_operations import types_as_traced
+
+    half = settings.coreml_precision == "float16"
     try:
-        return ct.convert(
-            program.exported,
-            convert_to="milinternal",
-            outputs=[ct.TensorType(name=spec.name) for spec in program.signature.outputs],
-            minimum_deployment_target=target,
-            compute_precision=ct.precision.FLOAT16 if settings.coreml_precision == "float16" else ct.precision.FLOAT32,
-        )
+        with types_as_traced():
+            return ct.convert(
+                program.exported,
+                convert_to="milinternal",
+                outputs=[ct.TensorType(name=spec.name) for spec in program.signature.outputs],
+                minimum_deployment_target=target,
+                compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+            )
     except (NotImplementedError, ValueError, RuntimeError, TypeError, KeyError, AssertionError) as error:
         raise UnsupportedOperation(
             f"coremltools cannot convert the model: {str(error)[:300]}",

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from exporter.lowering.attention import keep_empty_rows
+from exporter.lowering.decompositions import LOG_SIGMOID, QUADRANTS, QUOTIENTS, REMAINDERS_OF_FLOATS, decomposed
 from exporter.lowering.low_bit_onnx import carry
-from exporter.lowering.representation import Carried
+from exporter.lowering.representation import Carried, with_carried
 from exporter.lowering.settings import OnnxSettings
 from exporter.lowering.target import Unsupported, refusals
 from exporter.tracing.program import Program
@@ -44,7 +46,9 @@ def prepare(program: Program, settings: OnnxSettings) -> Program:
     from torch.onnx._internal.exporter import _core
 
     registry = translations(_opset_of_torch(settings))
-    exported = _core._prepare_exported_program_for_export(program.exported, registry=registry)
+    exported = decomposed(program.exported, {**LOG_SIGMOID, **QUADRANTS, **QUOTIENTS, **REMAINDERS_OF_FLOATS})
+    keep_empty_rows(exported)
+    exported = _core._prepare_exported_program_for_export(exported, registry=registry)
     return Program(exported, program.signature, program.low_bit)
 
 
@@ -98,7 +102,7 @@ def lower(program: Program, path: Path, settings: OnnxSettings, metadata: Mappin
     DeduplicateInitializersPass(size_limit=sys.maxsize)(model)  # folding copies weights that are used twice
     carried = carry(model, program.low_bit)
     NameFixPass()(model)  # an output may have the name of an operation
-    model.metadata_props.update(metadata)
+    model.metadata_props.update(with_carried(metadata, carried))
     model.producer_version = torch.__version__
     converted.save(str(path), external_data=False)
     return carried

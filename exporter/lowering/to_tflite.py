@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from exporter.formats.tflite_file import read
 from exporter.formats.tflite_writer import write
-from exporter.lowering.decompositions import ALPHA, DOUBLED, FOLDED
+from exporter.lowering.attention import keep_empty_rows
+from exporter.lowering.decompositions import ALPHA, DOUBLED, FOLDED, QUOTIENTS, SHIFTS, TRUNCATED
+from exporter.lowering.integers import keep_remainders_small
 from exporter.lowering.low_bit_tflite import carry
-from exporter.lowering.representation import Carried
+from exporter.lowering.representation import Carried, with_carried
 from exporter.lowering.settings import TfliteSettings
 from exporter.lowering.target import Unsupported, refusals
-from exporter.tracing.program import Program
+from exporter.tracing.program import Program, functional
 from runtimes.errors import UnsupportedOperation
 
 SIGNATURE_KEY = "serving_default"
@@ -26,8 +29,12 @@ def prepare(program: Program, settings: TfliteSettings) -> Program:
     from litert_torch import fx_infra
     from litert_torch._convert import core
 
-    exported = fx_infra.graph_utils.reset_from_node_meta(program.exported)
-    table = {**fx_infra.decomp.pre_convert_decomp(), **ALPHA, **DOUBLED, **(FOLDED if program.low_bit else {})}
+    exported = fx_infra.graph_utils.reset_from_node_meta(functional(program).exported)
+    keep_empty_rows(exported)
+    keep_remainders_small(exported)
+    table = dict(fx_infra.decomp.pre_convert_decomp())
+    for ours in (ALPHA, DOUBLED, QUOTIENTS, SHIFTS, TRUNCATED, FOLDED if program.low_bit else {}):
+        table.update(ours)
     exported = fx_infra.safe_run_decompositions(exported, table, can_skip=False)
     _drop_assertions(exported)
     return Program(core._run_convert_passes(exported), program.signature, program.low_bit)
@@ -67,6 +74,7 @@ def lower(program: Program, path: Path, settings: TfliteSettings, metadata: Mapp
     """
     from litert_torch._convert import litert_converter, signature
 
+    _store_apart(program.exported)
     tensors = {s.name: torch.empty(0) for s in program.signature.inputs}  # only the names are read
     try:
         converted = litert_converter.exported_programs_to_flatbuffer(
@@ -89,8 +97,39 @@ def lower(program: Program, path: Path, settings: TfliteSettings, metadata: Mapp
             remedy="rewrite the operation it names, or leave out --target tflite",
         ) from error
     content, carried = carry(content, program.low_bit)
-    path.write_bytes(_with_metadata(content, metadata))
+    path.write_bytes(_with_metadata(content, with_carried(metadata, carried)))
     return carried
+
+
+def _store_apart(exported: torch.export.ExportedProgram) -> None:
+    """Bring every constant into the order of its axes, in memory of its own unless it is the very same tensor.
+
+    litert-torch tells constants apart by shape, strides and address: a view that it has to copy first gets that of a
+    copy which is gone when the next one takes its place, and is taken for it.
+    """
+    kept: dict[tuple[Any, ...], torch.Tensor] = {}
+    addresses: dict[int, tuple[Any, ...]] = {}
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        place = (
+            tensor.untyped_storage().data_ptr(),
+            tensor.storage_offset(),
+            tensor.stride(),
+            tensor.shape,
+            tensor.dtype,
+        )
+        if place not in kept:
+            taken = addresses.setdefault(tensor.data_ptr(), place) != place
+            stored = tensor.detach()
+            kept[place] = stored.clone(memory_format=torch.contiguous_format) if taken else stored.contiguous()
+        return kept[place]
+
+    for stored in (exported.state_dict, exported.constants):
+        for name, value in stored.items():
+            if isinstance(value, torch.nn.Parameter):
+                stored[name] = torch.nn.Parameter(own(value), requires_grad=value.requires_grad)
+            elif isinstance(value, torch.Tensor):
+                stored[name] = own(value)
 
 
 def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:

@@ -22,10 +22,9 @@ from exporter.bundle.writer import writing_errors
 from exporter.compression.recipe import QUANTIZE
 from exporter.families import ZOO
 from exporter.inspection.kernels import kernels_of
-from runtimes.bundle import damage, read_manifest
+from runtimes.bundle import check_files, read_manifest
 from runtimes.errors import BadInput, ParityFailed, PocketshipError
 from runtimes.kernels import KernelTruth
-from runtimes.types import Artifact, BundleFile
 
 ORIGINAL = "float32"
 RECIPES = (ORIGINAL, *QUANTIZE)
@@ -192,11 +191,10 @@ def _is_whole(bundle: Path, targets: Sequence[str]) -> bool:
     """Whether a bundle has all these formats, and every file the bytes of its manifest."""
     try:
         manifest = read_manifest(bundle)
-    except BadInput:  # none, half of one, or of another version: exported anew
+        check_files(bundle, manifest)
+    except (BadInput, ParityFailed):  # none, half of one, damaged, or of another version: exported anew
         return False
-    has_all = {artifact.format for artifact in manifest.artifacts} >= set(targets)
-    entries: tuple[Artifact | BundleFile, ...] = (*manifest.artifacts, *manifest.files)
-    return has_all and not any(damage(bundle, entry) for entry in entries)
+    return {artifact.format for artifact in manifest.artifacts} >= set(targets)
 
 
 def _missing(artifact: BenchArtifact, board: Board, kept: Sequence[Result]) -> tuple[int | None, ...]:
@@ -241,6 +239,8 @@ def _take_in(kept: list[Result], results: Sequence[Result]) -> None:
 
 
 def _remember(results: Sequence[Result], url: str | None, say: Callable[[str], None]) -> None:
+    if url is None:
+        return
     from benchmarks.results.history import append_or_say
 
     fault = append_or_say(results, url)

@@ -209,4 +209,4 @@ def _license(folder: str) -> str | None:
     """The licence that the model card's front matter names."""
     card = Path(folder) / "README.md"
     lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines[:40] if line.startswith("license:")), None)
+    return next((line.split(":", 1)[1].strip(" \t\"'") for line in lines[:40] if line.startswith("license:")), None)

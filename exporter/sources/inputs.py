@@ -10,15 +10,15 @@ import torch
 from benchmarks.agent.samples import named_for
 from benchmarks.tasks.scores import WITHOUT_CLASS
 from benchmarks.tasks.task import Task
+from exporter.sources.drawn import Fault, Ranges, Say, drawn, index_ranges, randomized
 from exporter.sources.source import Source
 from exporter.tracing.flat_module import FlatModule, Tensors
 from exporter.tracing.program import DynamicAxis
 from exporter.tracing.user_code import line_of
 from runtimes.errors import BadInput
 
-SAMPLES = 3
 REAL_SAMPLES = 4
-"""Where the inputs are real: a few more cost little and show more."""
+"""Where the inputs are real."""
 
 
 def with_shapes(example: Tensors, shapes: Mapping[str, tuple[int, ...]], dynamic: list[DynamicAxis]) -> Tensors:
@@ -47,21 +47,40 @@ def with_free_axes(example: Tensors, dynamic: list[DynamicAxis]) -> Tensors:
 
 
 def golden_inputs(
-    source: Source, task: Task | None, example: Tensors, given: Tensors, dynamic: list[DynamicAxis]
+    flat: FlatModule,
+    source: Source,
+    task: Task | None,
+    example: Tensors,
+    given: Tensors,
+    dynamic: list[DynamicAxis],
+    say: Say,
 ) -> tuple[Tensors, ...]:
-    """At least three sets of inputs: the source's real ones, else the task's, else the example and others like it.
+    """Sets of inputs: the source's real ones, else the task's, else the example and others that are drawn.
 
-    With dynamic axes, one more set in which they have another length: 1 where the user's, those of `given`, have it.
+    Where real ones hold integers or booleans, one more set has those drawn: real texts use few tokens of a vocabulary,
+    and hardly a mask. With dynamic axes, one more set in which they have another length: 1 where the user's, those of
+    `given`, have it. `say` is told what had to be left out.
     """
 
-    def sample_sets(like: Tensors, count: int) -> tuple[Tensors, ...]:
+    def real(like: Tensors, count: int) -> tuple[Tensors, ...]:
         if source.samples:
             return source.samples({n: tuple(v.shape) for n, v in like.items()})[:count]
-        if task:
-            return task_samples(task, like, count)
-        return (like, *(randomized(like, seed) for seed in range(1, count)))
+        return task_samples(task, like, count) if task else (like,)
 
-    samples = sample_sets(example, REAL_SAMPLES if source.samples or task else SAMPLES)
+    def fault(sample: Tensors) -> str:
+        try:
+            reference(flat, sample)
+        except BadInput as error:
+            return error.what
+        return ""
+
+    reference(flat, example)  # a fault of the model's own is said first
+    ranges = index_ranges(flat, example)
+    if source.samples or task:
+        samples = real(example, REAL_SAMPLES)
+        samples += _with_drawn_integers(samples[0], ranges, fault, say)
+    else:
+        samples = drawn(example, ranges, fault, say)
     if not dynamic:
         return samples
     shapes = {name: list(value.shape) for name, value in example.items()}
@@ -69,7 +88,19 @@ def golden_inputs(
         given_length, length = given[axis.input].shape[axis.axis], shapes[axis.input][axis.axis]
         shapes[axis.input][axis.axis] = 1 if given_length == 1 else length // 2 if length >= 4 else length + 1
     other = {name: reshaped(value, tuple(shapes[name]), name) for name, value in example.items()}
-    return (*samples, *sample_sets(other, 1))
+    return (*samples, *real(other, 1))
+
+
+def _with_drawn_integers(sample: Tensors, ranges: Ranges, fault: Fault, say: Say) -> tuple[Tensors, ...]:
+    """The sample with other integers and masks; nothing where it has none, or the model cannot take them."""
+    if all(value.is_floating_point() for value in sample.values()):
+        return ()
+    others = randomized(sample, 1, ranges)
+    found = {name: value if value.is_floating_point() else others[name] for name, value in sample.items()}
+    reason = fault(found)
+    if reason:
+        say(f"golden inputs with drawn integers are left out: {reason}")
+    return () if reason else (found,)
 
 
 def reference(flat: FlatModule, sample: Tensors) -> Tensors:
@@ -113,11 +144,12 @@ def task_samples(task: Task, like: Tensors, count: int) -> tuple[Tensors, ...]:
         )
     for name, value in like.items():
         if arrays[name].shape[1:] != tuple(value.shape[1:]):
+            own = list(arrays[name].shape[1:])
+            wanted = ",".join(map(str, (value.shape[0], *own)))
             raise BadInput(
-                f"input {name!r} of the task has shape {list(arrays[name].shape[1:])} a sample, the model takes "
-                f"{list(value.shape[1:])}",
+                f"input {name!r} of the task has shape {own} a sample, the model takes {list(value.shape[1:])}",
                 where=task.name,
-                remedy="give the task that belongs to the model, or --input-shape",
+                remedy=f"give samples of shape {list(value.shape[1:])}, or --input-shape {name}={wanted}",
             )
 
     def rows_of(name: str, i: int) -> torch.Tensor:
@@ -133,6 +165,8 @@ def check_task(flat: FlatModule, task: Task, example: Tensors) -> str:
     Raises BadInput where the task's samples are not what the model takes, or its labels not what the model gives.
     """
     (sample,) = task_samples(task, example, 1)
+    if not task.can_score:
+        return ""
     outputs = {name: value.numpy() for name, value in reference(flat, sample).items()}
     rows = task.calibration.rows(slice(0, len(next(iter(sample.values())))))
     found = task.score(outputs, rows, *((outputs, rows) if task.gallery else ()))
@@ -143,22 +177,6 @@ def check_task(flat: FlatModule, task: Task, example: Tensors) -> str:
         f"warning: the task has {len(task.classes)} classes and the model {len(task.classes) + surplus}; label i is "
         "taken for the model's output i, and any of the others counts as wrong"
     )
-
-
-def randomized(example: Tensors, seed: int) -> Tensors:
-    """Other inputs like `example`: floats of its mean and spread, integers between its least and largest value."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def like(value: torch.Tensor) -> torch.Tensor:
-        if value.is_floating_point():
-            spread = float(value.std()) if value.numel() > 1 and value.std() > 0 else 1.0
-            return torch.randn(value.shape, generator=generator) * spread + float(value.mean())
-        if value.dtype == torch.bool:
-            return value
-        low, high = (int(value.min()), int(value.max())) if value.numel() else (0, 0)
-        return torch.randint(low, high + 1, value.shape, generator=generator).to(value.dtype)
-
-    return {name: like(value) for name, value in example.items()}
 
 
 def reshaped(value: torch.Tensor, shape: tuple[int, ...], name: str) -> torch.Tensor:

@@ -133,22 +133,25 @@ def fitted(preprocessor: Preprocessor, signature: Signature) -> Preprocessor:
 
     Raises BadInput where it is not one for this signature all the same.
     """
-    lengths = {spec.name: spec.shape[-1] for spec in signature.inputs if spec.shape}
-    first, last = signature.inputs[0].name, signature.outputs[0].name
-
-    def entry(old: Any) -> Any:
-        if isinstance(old, Text):
-            tokens = lengths.get(old.ids)
-            return replace(old, max_tokens=tokens) if isinstance(tokens, int) else old
-        return replace(old, input=old.input or first)
-
-    result = Preprocessor(
-        tuple(map(entry, preprocessor.inputs)),
-        tuple(replace(old, output=old.output or last) for old in preprocessor.outputs),
-    )
+    last = signature.outputs[0].name
+    inputs = named(preprocessor, {spec.name: spec.shape for spec in signature.inputs}).inputs
+    result = Preprocessor(inputs, tuple(replace(old, output=old.output or last) for old in preprocessor.outputs))
     result = parse_preprocessor(to_bytes(result))
     check_signature(result, signature)
     return result
 
 
-__all__ = ["PREPROCESSOR", "NotDescribed", "fitted", "of_image_processor", "of_timm", "of_tokenizer"]
+def named(preprocessor: Preprocessor, shapes: Mapping[str, Sequence[Any]]) -> Preprocessor:
+    """With the names and the number of tokens of inputs of these shapes, by name and in order."""
+    first = next(iter(shapes))
+
+    def entry(old: Any) -> Any:
+        if isinstance(old, Text):
+            tokens = shapes[old.ids][-1] if shapes.get(old.ids) else None
+            return replace(old, max_tokens=tokens) if isinstance(tokens, int) else old
+        return replace(old, input=old.input or first)
+
+    return replace(preprocessor, inputs=tuple(map(entry, preprocessor.inputs)))
+
+
+__all__ = ["PREPROCESSOR", "NotDescribed", "fitted", "named", "of_image_processor", "of_timm", "of_tokenizer"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from exporter.sources.described import NOTHING, Described
 from exporter.tracing.flat_module import Tensors
 from runtimes.processing.preprocessor import Preprocessor
 
@@ -17,8 +18,8 @@ class Source:
     """A module with one set of example inputs, and where it came from.
 
     `samples`, where the source has real inputs, gives at least three sets of them, by flat name, for the shapes asked;
-    `preprocessor` is how its inputs are made, where the source says so, else `not_described` says why not; `files`, a
-    tokenizer and a licence, are to lie beside the artifacts.
+    `preprocessor` is how its inputs are made, where the source says so, else `not_described` says why not; `described`
+    is what a user's factory says of that; `files`, a tokenizer and a licence, are to lie beside the artifacts.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Source:
     license: str | None = None
     preprocessor: Preprocessor | None = None
     not_described: str = ""
+    described: Described = NOTHING
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from exporter.sources.described import NOTHING, of_factory
 from exporter.sources.source import Source, SourceOptions, arguments
 from exporter.sources.weights import load_weights, weights_facts
 from runtimes.errors import BadInput
@@ -22,13 +23,13 @@ def load(path: Path, name: str, options: SourceOptions) -> Source:
     if not path.is_file():
         raise BadInput("no such file", where=str(path), remedy="check the path")
     returned = _call(path, name)
-    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[0], torch.nn.Module):
+    if not isinstance(returned, tuple) or len(returned) not in (2, 3) or not isinstance(returned[0], torch.nn.Module):
         raise BadInput(
             f"the factory returned {_shape_of(returned)}",
             where=where,
             remedy="return (module, example_inputs): a torch.nn.Module and a tensor, a tuple, or a dict of keywords",
         )
-    module, example = returned
+    module, example, *said = returned
     if options.weights:
         load_weights(module, Path(options.weights))
     args, kwargs = arguments(example)
@@ -40,6 +41,7 @@ def load(path: Path, name: str, options: SourceOptions) -> Source:
         kwargs=kwargs,
         weights="as given" if not options.weights else "pretrained",
         task=options.task,
+        described=of_factory(said[0], where) if said else NOTHING,
         **weights_facts(module),
     )
 

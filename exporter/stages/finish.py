@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 from exporter.bundle.readme import bundle_readme
 from exporter.bundle.versions import tool_versions
-from exporter.bundle.writer import (
-    write_manifest,
-)
+from exporter.bundle.writer import write_manifest
 from exporter.stages.run import Run
-from exporter.stages.snapshot import LOG
 from exporter.stages.targets import Targets, export_settings
-from runtimes.bundle import GOLDEN, digest
+from runtimes.bundle import GOLDEN, digest, read_manifest
 from runtimes.types import SCHEMA_VERSION, BundleFile, LedgerRow, Manifest
 
 
 def finish(targets: Targets, ledger: tuple[LedgerRow, ...], run: Run) -> Manifest:
-    """Put golden values, tokenizer, report, README, log and manifest beside the artifacts."""
+    """Put golden values, tokenizer, report, README and manifest beside the artifacts.
+
+    Raises BadInput where the manifest would hold what no reader takes.
+    """
     options, work, new = run.options, run.work, run.bundle
     final = targets.snapshots[-1]
     artifacts = tuple(proven.artifact for proven in targets.proven if proven.snapshot is final)
@@ -47,11 +46,5 @@ def finish(targets: Targets, ledger: tuple[LedgerRow, ...], run: Run) -> Manifes
     artifact_names = {artifact.path for artifact in artifacts}
     names = sorted(p.name for p in new.iterdir() if p.name not in artifact_names)
     manifest = replace(manifest, files=tuple(BundleFile(name, *digest(new / name)) for name in names))
-    with open(new / LOG, "wb") as log:
-        for part in (LOG, *(f"{a.format}.log" for a in artifacts)):
-            if (work / part).exists():
-                log.write(f"===== {part}\n".encode())
-                with open(work / part, "rb") as stream:
-                    shutil.copyfileobj(stream, log)
     write_manifest(manifest, new)
-    return manifest
+    return read_manifest(new)  # what cannot be read again is not written

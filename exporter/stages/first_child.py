@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tasks.task import Task
 from exporter.compression.recipe import to_json
 from exporter.processes.children import memory_limit_bytes, value_of
 from exporter.processes.messages import is_posted, post
@@ -25,14 +26,22 @@ PREPARE_TIMEOUT_S = 3600.0
 
 
 def prepare_in_child(source: str | ModuleAndInputs, targets: Targets, run: Run) -> None:
-    """Load, trace and compress the source in a child, in this process when it is a module; `targets` get snapshots."""
+    """Load, trace and compress the source in a child; in this process where the caller holds the module or the task.
+
+    `targets` get the snapshots.
+    """
     options, work = run.options, run.work
     job = {
         "source": source if isinstance(source, str) else type(source[0]).__name__,
         "options": {"task": options.task, "weights": options.weights, "trust_remote_code": options.trust_remote_code},
         "preprocessor": str(options.preprocessor.absolute()) if options.preprocessor else None,
+        "described": {
+            "labels": _absolute(options.labels),
+            "image": options.image,
+            "tokenizer": _absolute(options.tokenizer),
+        },
         "work": str(work),
-        "targets": list(options.targets),
+        "targets": {target: options.settings[target].compute for target in options.targets},
         "input_shapes": {name: list(shape) for name, shape in options.input_shapes.items()},
         "dynamic": [list(axis) for axis in options.dynamic],
         "recipe": to_json(options.recipe),
@@ -54,7 +63,7 @@ def prepare_in_child(source: str | ModuleAndInputs, targets: Targets, run: Run) 
                 training.running = False
                 run.on_stage(Stage(event["stage"], event["seconds"], event["detail"]))
 
-        if isinstance(source, str):
+        if isinstance(source, str) and not isinstance(options.data, Task):
             outcome = child.call(
                 "exporter.stages.prepare:prepare",
                 job,
@@ -67,15 +76,31 @@ def prepare_in_child(source: str | ModuleAndInputs, targets: Targets, run: Run) 
             )
             value_of(outcome, f"{source}: loading and tracing")
         else:
-            from exporter.stages.prepare import prepare_module
+            _prepare_here(source, job, lambda event: tell(json.loads(json.dumps(event))))  # as a child's would come
 
-            prepare_module(*source, job, lambda event: tell(json.loads(json.dumps(event))))  # as a child's would come
+
+def _prepare_here(source: str | ModuleAndInputs, job: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+    """In this process, which holds the module or the task; its random numbers go on as if nothing had been drawn."""
+    import torch
+
+    from exporter.stages.prepare import prepare, prepare_module
+
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(source, str):
+            prepare(job, tell)
+        else:
+            prepare_module(*source, job, tell)
 
 
 class _Training:
     """Whether a pass is training just now."""
 
     running = False
+
+
+def _absolute(given: Any) -> Any:
+    """A path of the user's as the child finds it; a list is one."""
+    return str(given.absolute()) if isinstance(given, Path) else given
 
 
 @contextmanager

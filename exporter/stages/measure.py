@@ -6,15 +6,14 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.evaluate import Evaluation, answers, as_reference, judged
+from benchmarks.evaluate import accuracy_of, answers, as_reference, judged, on_the_same
 from benchmarks.measure import NotTimed, measure
-from benchmarks.results.stats import in_words
 from benchmarks.tasks import load_task
 from benchmarks.tasks.task import Task
-from exporter.ledger.rows import latency_of, ledger_row, speedup_in
+from exporter.ledger.rows import latency_of, ledger_row, speed_said
 from exporter.stages.progress import Stage
 from exporter.stages.run import Run
-from exporter.stages.snapshot import folder_of
+from exporter.stages.snapshot import DATA, folder_of
 from exporter.stages.targets import Proven
 from runtimes.bundle import GOLDEN
 from runtimes.types import Accuracy, Latency, LedgerRow
@@ -28,7 +27,9 @@ EVALUATION_S = 60.0
 
 def fill_ledger(proven: Sequence[Proven], run: Run) -> tuple[LedgerRow, ...]:
     """One row for each artifact of each stage: format by format, the original first."""
-    task = load_task(run.options.data) if run.options.data else None
+    data = str(run.work / DATA) if (run.work / DATA).is_dir() else run.options.data
+    task = load_task(data) if data else None
+    task = task if task and task.can_score else None
     rows: list[LedgerRow] = []
     for target in run.options.targets:
         of_target = [p for p in proven if p.artifact.format == target]
@@ -60,32 +61,35 @@ def _latencies(proven: Sequence[Proven], run: Run) -> list[Latency | NotTimed]:
 
 
 def _accuracies(proven: Sequence[Proven], task: Task | None, run: Run) -> list[Accuracy | None]:
-    """Of the stages of one format, the later ones also beside what the original computes; None without a task."""
+    """Of the stages of one format, on the samples that all of them had time for; None without a task.
+
+    The later ones are also held beside what the original computes, where it had time for all samples.
+    """
     if task is None:
         return [None] * len(proven)
-    found: list[Accuracy | None] = []
-    reference = None
-    for p in proven:
-        given = answers(
-            p.path,
-            task,
-            seconds=EVALUATION_S,
-            progress=partial(run.on_progress, f"{p.artifact.format}: accuracy of {p.snapshot.name}"),
-            log_path=run.work / LOG,
-            on_start=run.children.add,
-        )
-        found.append(_accuracy(judged(p.path.name, task, given, reference)))
-        if p.snapshot.index == 0 and len(given.rows) == len(task.test):  # else it had no time for all of them
-            reference = as_reference(given, task)
-    return found
-
-
-def _accuracy(found: Evaluation) -> Accuracy:
-    return Accuracy(found.metric, found.value, found.low, found.high, found.samples, dict(found.others))
+    given = on_the_same(
+        [
+            answers(
+                p.path,
+                task,
+                seconds=EVALUATION_S,
+                progress=partial(run.on_progress, f"{p.artifact.format}: accuracy of {p.snapshot.name}"),
+                log_path=run.work / LOG,
+                on_start=run.children.add,
+            )
+            for p in proven
+        ]
+    )
+    is_whole = len(given[0].rows) == len(task.test)
+    reference = as_reference(given[0], task) if is_whole else None
+    return [
+        accuracy_of(judged(p.path.name, task, each, reference if p.snapshot.index else None))
+        for p, each in zip(proven, given, strict=True)
+    ]
 
 
 def _in_words(row: LedgerRow) -> str:
     """The last stage of a format in one line."""
     accuracy = f"{row.accuracy.metric} {row.accuracy.value:.1%}, " if row.accuracy else ""
-    latency = f"speed {in_words(speedup_in(row.latency))}" if row.latency else row.not_timed
+    latency = f"speed {speed_said(row.latency)}" if row.latency else row.not_timed
     return f"{accuracy}{row.size_bytes / 1e6:.2f} MB, {latency}"

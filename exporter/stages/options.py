@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.tasks.task import Task
 from exporter.compression.recipe import NO_RECIPE, Recipe
 from exporter.families import ZOO
 from exporter.lowering.settings import Settings
 from exporter.lowering.target import TARGETS
+from exporter.sources.described import described
 from runtimes.errors import BadInput
 from runtimes.processing.preprocessor import read_preprocessor
 
@@ -20,17 +22,25 @@ if TYPE_CHECKING:
     import torch
 
 
+ModuleAndInputs = tuple["torch.nn.Module", Any]
+
+
 @dataclass(frozen=True)
 class Options:
     """One export: targets in order, what to write and where; see `pocketship export --help`.
 
     `settings` holds those of every target; `max_drop` is a share of 1; without `measure` a recipe's stages are proven,
-    but neither scored nor timed; `preprocessor` is a file as docs/preprocessor.md has it.
+    but neither scored nor timed; `preprocessor` is a file as docs/preprocessor.md has it; `labels`, `image` and
+    `tokenizer` say the most usual of it in words (exporter/sources/described.py); `strict` refuses what agrees and is
+    not proven by that.
     """
 
     targets: tuple[str, ...] = tuple(TARGETS)
     output: Path | None = None
     preprocessor: Path | None = None
+    labels: Path | Sequence[str] | None = None
+    image: str | Mapping[str, Any] | None = None
+    tokenizer: Path | None = None
     sign: Path | None = None
     task: str | None = None
     weights: str | None = None
@@ -40,8 +50,9 @@ class Options:
     atol: float | None = None
     trust_remote_code: bool = False
     force: bool = False
+    strict: bool = False
     recipe: Recipe = NO_RECIPE
-    data: str | None = None
+    data: str | Task | None = None
     seed: int = 0
     measure: bool = True
     max_drop: float | None = None
@@ -104,6 +115,14 @@ def parse_dynamic(words: Sequence[str]) -> tuple[tuple[str, int], ...]:
     return tuple(dict.fromkeys(axes))
 
 
+def check_source(source: str | ModuleAndInputs) -> None:
+    """Raise BadInput for a path that leads nowhere, before anything is imported to load it."""
+    is_path = isinstance(source, str) and source.startswith((".", "/", "~")) and ":" not in source
+    if is_path and not Path(str(source)).exists():
+        remedy = "check the path, or give a name that pocketship zoo lists"
+        raise BadInput("no such file or folder", where=str(source), remedy=remedy)
+
+
 def check_installed(options: Options) -> None:
     """Raise BadInput that lists the packages which the targets need and this Python lacks."""
     wanted = dict.fromkeys(("torch", *(p for target in options.targets for p in TARGETS[target].packages)))
@@ -117,6 +136,9 @@ def check_options(options: Options) -> None:
     faults = [fault for settings in options.settings.values() for fault in settings.faults()]
     if options.preprocessor is not None:
         read_preprocessor(options.preprocessor)  # before minutes are spent on the model
+    described(options.labels, options.image, options.tokenizer)
+    if options.preprocessor is not None and (options.labels or options.image or options.tokenizer):
+        faults.append("--preprocessor says what --labels, --image and --tokenizer say: give one of them")
     if options.sign is not None:
         from exporter.delivery.signature import check_signing_key
 
@@ -128,23 +150,22 @@ def check_options(options: Options) -> None:
         raise BadInput(", ".join(faults), remedy="see pocketship export --help")
 
 
-ModuleAndInputs = tuple["torch.nn.Module", Any]
-
-
 def check_limits_given(options: Options) -> None:
     """Raise BadInput for a limit that nothing could be judged by."""
     limits = (options.max_drop, options.max_size_bytes, options.min_speedup)
     if all(limit is None for limit in limits):
         return
-    if not options.recipe.steps:
+    needs_measuring = options.max_drop is not None or options.min_speedup is not None
+    if needs_measuring and not options.recipe.steps:
         raise BadInput("a limit is for a recipe", remedy="add --quantize, --prune, --low-rank or --recipe")
-    if not options.measure:
+    if needs_measuring and not options.measure:
         raise BadInput("a limit needs measuring", where="--no-measure", remedy="leave one of them out")
     from benchmarks.measure import not_timed
     from exporter.ledger.limits import check_judgeable
 
     timed = [target for target in options.targets if not not_timed(Path(TARGETS[target].file_name))]
-    check_judgeable(timed, options.data is not None, *limits)
+    scores = options.data.can_score if isinstance(options.data, Task) else options.data is not None
+    check_judgeable(timed, scores, *limits)
 
 
 def with_task_of_zoo(source: str | ModuleAndInputs, options: Options) -> Options:

@@ -10,6 +10,8 @@ from runtimes.types import RecipeStep
 
 ORIGINAL = "original"
 PROGRAM = "program.pt2"
+DATA = "data"
+"""The folder of a task's arrays, made of pictures, sounds or texts."""
 
 
 @dataclass(frozen=True)

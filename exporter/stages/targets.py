@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,7 +26,8 @@ from runtimes import child, parity
 from runtimes.bundle import digest
 from runtimes.compare import NOTHING_PROVEN, RELATIVE_TOLERANCE, Limits
 from runtimes.errors import ParityFailed, UnsupportedOperation
-from runtimes.signature import Signature, TensorSpec
+from runtimes.facts import METADATA
+from runtimes.signature import agree
 from runtimes.types import SCHEMA_VERSION, Artifact, Parity
 
 LOWER_TIMEOUT_S = 3600.0
@@ -114,10 +115,11 @@ class Targets:
             return None
         settings = self._options.settings[target].raised_to(snapshot.targets[target].version)
         inside = json.dumps(self._inside(target, snapshot), sort_keys=True)
-        return {"settings": asdict(settings), "metadata": {"pocketship": inside}}
+        return {"settings": asdict(settings), "metadata": {METADATA: inside}}
 
     def _inside(self, target: str, snapshot: Snapshot) -> dict[str, Any]:
         """What goes into every file of the bundle as well as into the manifest."""
+        noise = {"noise": snapshot.targets[target].noise} if snapshot.index else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.source.name,
@@ -127,6 +129,7 @@ class Targets:
             "settings": export_settings(self._options, snapshot),
             "recipe": to_json(self._options.recipe)[: snapshot.index],
             "tool_versions": tool_versions(),
+            **noise,
         }
 
     def _place(self, target: str, index: int) -> Path:
@@ -145,6 +148,8 @@ class Targets:
         proven: list[Proven] = []
 
         def on_event(event: dict[str, Any]) -> None:
+            for difference in event.get("differences", ()):
+                self._run.on_stage(Stage(target, 0.0, f"warning: {difference}"))
             if "unsupported" in event:
                 self._checked(target, event["unsupported"])
             if "lowered" in event:
@@ -185,7 +190,7 @@ class Targets:
             if any(self._lacking.values()) and (later or len(self._lacking) == len(self._options.targets)):
                 self._run.children.kill()
 
-    def _prove(self, target: str, index: int, carried: list[dict[str, Any]]) -> Proven:
+    def _prove(self, target: str, index: int, carried: dict[str, dict[str, str]]) -> Proven:
         lowered = time.monotonic()
         snapshot, path, options = self.snapshots[index], self._place(target, index), self._options
         needs: TargetNeeds = snapshot.targets[target]
@@ -206,6 +211,12 @@ class Targets:
                 where=f"{path.name}{after} in {proof.executed_by.runtime} {proof.executed_by.version}",
                 remedy=mend(proof, quantized=bool(needs.noise)),
             )
+        if options.strict and proof.not_proven:
+            raise ParityFailed(
+                f"not proven: {'; '.join(proof.not_proven)}",
+                where=f"{path.name}{after}",
+                remedy="nothing was written; give inputs that move it (--data, the example), or leave out --strict",
+            )
         started = self._submitted_at[index]
         detail = f"lowered in {lowered - started:.1f} s, proven in {ended - lowered:.1f} s{after}"
         self._run.on_stage(Stage(target, ended - started, detail))
@@ -219,8 +230,8 @@ class Targets:
             compute=compute,
             golden=needs.golden,
             noise=needs.noise,
-            representations={row["name"]: _in_words(row) for row in carried if row["stored"]},
-            left_float={row["name"]: row["reason"] for row in carried if not row["stored"]},
+            representations=carried["representations"],
+            left_float=carried["left_float"],
         )
         return Proven(snapshot, artifact, path)
 
@@ -245,10 +256,6 @@ def mend(proof: Parity, *, quantized: bool) -> str:
     return "nothing was written; leave out this target, or give --atol if the model can bear that error"
 
 
-def _in_words(carried: dict[str, Any]) -> str:
-    return carried["stored"]["name"] + (f" ({carried['reason']})" if carried["reason"] else "")
-
-
 def precision_of(target: str, snapshot: Snapshot, options: Options) -> str:
     """That of the smallest weights."""
     return options.settings[target].compute if snapshot.precision == "float32" else snapshot.precision
@@ -263,33 +270,6 @@ def export_settings(options: Options, snapshot: Snapshot) -> dict[str, str | int
     if options.atol is not None:
         settings["atol"] = options.atol
     return settings
-
-
-def agree(model: Signature, artifact: Signature, where: str) -> Signature:
-    """The artifact's signature in the model's order, with the model's names for dynamic axes.
-
-    Raises ParityFailed when the artifact has other inputs or outputs than the model.
-    """
-
-    def match(wanted: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...], role: str) -> tuple[TensorSpec, ...]:
-        by_name = {spec.name: spec for spec in found}
-        if set(by_name) != {spec.name for spec in wanted}:
-            raise ParityFailed(
-                f"its {role}s are {', '.join(sorted(by_name))} instead of {', '.join(s.name for s in wanted)}",
-                where=where,
-                remedy="the artifact is refused",
-            )
-        return tuple(
-            replace(
-                by_name[spec.name],
-                shape=tuple(
-                    m if isinstance(f, str) else f for m, f in zip(spec.shape, by_name[spec.name].shape, strict=True)
-                ),
-            )
-            for spec in wanted
-        )
-
-    return Signature(match(model.inputs, artifact.inputs, "input"), match(model.outputs, artifact.outputs, "output"))
 
 
 def _table(lacking: dict[str, list[dict[str, str]]]) -> str:

@@ -69,6 +69,13 @@ def trace(flat: FlatModule, example: Tensors, dynamic: Sequence[DynamicAxis] = (
     return Program(exported, _signature(exported, dynamic))
 
 
+def functional(program: Program) -> Program:
+    """The program with what it changes in place made anew instead; itself where it changes nothing."""
+    if not changes_in_place(program.exported):
+        return program
+    return Program(program.exported.run_decompositions({}), program.signature, program.low_bit)
+
+
 def check_operations(program: Program) -> None:
     """Raise UnsupportedOperation for operations that come with the user's code: no converter knows them."""
     for node in program.exported.graph.nodes:
@@ -86,11 +93,19 @@ def operations(program: Program) -> int:
 
 def _changed_state(exported: torch.export.ExportedProgram) -> list[str]:
     """The buffers and inputs that forward() writes to, which show once in-place operations are made functional."""
-    in_place = any(
-        isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in exported.graph.nodes
-    )
+    in_place = changes_in_place(exported)
     signature = exported.run_decompositions({}).graph_signature if in_place else exported.graph_signature
     return [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+
+
+def changes_in_place(exported: torch.export.ExportedProgram) -> bool:
+    """Whether an operation writes into a tensor that it is given, also in the branches of a `torch.cond`."""
+    graphs = [module.graph for module in exported.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    return any(
+        isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable
+        for graph in graphs
+        for n in graph.nodes
+    )
 
 
 def _signature(exported: torch.export.ExportedProgram, dynamic: Sequence[DynamicAxis]) -> Signature:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple, Union
 
 import numpy as np
 
-from runtimes.errors import BadInput, ParityFailed, UnsupportedOperation
+from runtimes.errors import BadInput, NotInstalled, ParityFailed, UnsupportedOperation
 from runtimes.mil.operations import LAYOUT_ONLY, OPERATIONS
 from runtimes.mil.weights import unpack_bits
 from runtimes.signature import Dimension, TensorSpec
@@ -46,6 +47,8 @@ DTYPES = {
 """MIL's DataType -> numpy's name and the bits that one element takes where it is stored (MIL.proto)."""
 
 BLOB_SENTINEL = 0xDEADBEEF
+WEIGHTS_FOLDER = "@model_path/weights"
+"""Where a specification says its weights lie: beside itself, in the one place that is read here."""
 BLOB_HEADER_BYTES = 64
 
 Names = Union[str, Tuple[str, ...]]
@@ -74,17 +77,25 @@ class Program:
 def protocol_buffers() -> ModuleType:
     """coremltools' Model_pb2, without importing coremltools, which would import torch and take seconds.
 
-    Raises BadInput when coremltools is not installed.
+    Raises NotInstalled without coremltools.
     """
     found = importlib.util.find_spec("coremltools")
     if found is None or found.origin is None:
-        raise BadInput("coremltools is not installed", remedy="pip install 'pocketship[export]'")
+        raise NotInstalled("coremltools is not installed", remedy=_remedy())
     package = "pocketship_coremltools_proto"
     if package not in sys.modules:
         module = ModuleType(package)
         module.__path__ = [str(Path(found.origin).parent / "proto")]
         sys.modules[package] = module
     return importlib.import_module(f"{package}.Model_pb2")
+
+
+def _remedy() -> str:
+    """How coremltools comes to this machine: its wheels for Linux are for x86-64 alone."""
+    system, machine = platform.system(), platform.machine()
+    if system == "Darwin" or machine in ("x86_64", "AMD64"):
+        return "pip install 'pocketship[coreml]'"
+    return f"it has no wheel for {system.lower()}-{machine}: check Core ML on x86-64 Linux or a Mac"
 
 
 def tensor_spec(name: str, value_type: Any) -> TensorSpec:
@@ -124,6 +135,9 @@ class WeightFiles:
     def read(self, location: Any, dtype: str, bits: int, count: int) -> np.ndarray:
         """`count` elements of `bits` bits at a BlobFileValue -> [count] of `dtype`."""
         name, start = PurePosixPath(location.fileName).name, int(location.offset)
+        if location.fileName != f"{WEIGHTS_FOLDER}/{name}":
+            outside = f"its weights lie in {location.fileName!r:.80}, not in {WEIGHTS_FOLDER}"
+            raise BadInput(outside, where=str(self._folder), remedy="do not trust it")
         content = self._bytes(name)
         header = content[start : start + BLOB_HEADER_BYTES]
         size_bytes = math.ceil(count * bits / 8)

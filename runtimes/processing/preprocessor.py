@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
+from runtimes import grammar
 from runtimes.errors import BadInput
+from runtimes.files import parse_json, read_regular
 from runtimes.records import from_json
 from runtimes.signature import Signature, TensorSpec
 
@@ -186,7 +188,7 @@ def read_preprocessor(path: Path) -> Preprocessor:
     Raises BadInput where it cannot be read or says anything that docs/preprocessor.md does not.
     """
     try:
-        return parse_preprocessor(Path(path).read_bytes(), str(path))
+        return parse_preprocessor(read_regular(path), str(path))
     except OSError as error:
         raise BadInput(
             f"cannot read the preprocessor ({error.strerror})", where=str(path), remedy="check the path"
@@ -196,19 +198,19 @@ def read_preprocessor(path: Path) -> Preprocessor:
 def parse_preprocessor(data: bytes, where: str = PREPROCESSOR) -> Preprocessor:
     """The preprocessor in the bytes of a file; raises BadInput as `read_preprocessor`."""
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(data)
+    except ValueError as error:
         raise BadInput(f"not JSON ({error})", where=where, remedy=REMEDY) from error
     if not isinstance(value, dict) or value.get("schema_version") != PREPROCESSOR_VERSION:
         version = value.get("schema_version") if isinstance(value, dict) else None
         raise BadInput(
-            f"its schema version is {version!r}, this pocketship reads {PREPROCESSOR_VERSION}",
+            f"its schema version is {version!r:.60}, this pocketship reads {PREPROCESSOR_VERSION}",
             where=where,
             remedy=REMEDY,
         )
     unknown = sorted(set(value) - {"schema_version", "inputs", "outputs"})
     if unknown:
-        raise BadInput(f"unknown field {unknown[0]!r}", where=where, remedy=REMEDY)
+        raise BadInput(f"unknown field {unknown[0]!r:.60}", where=where, remedy=REMEDY)
     preprocessor = Preprocessor(
         _parsed(value.get("inputs"), ENTRIES, "inputs", where),
         _parsed(value.get("outputs", []), RESULTS, "outputs", where),
@@ -308,7 +310,7 @@ def _faults(preprocessor: Preprocessor) -> List[str]:
     """What is wrong with the values themselves, a line each."""
     if not preprocessor.inputs:
         return ["there is no entry in 'inputs'"]
-    faults: List[str] = []
+    faults = list(grammar.faults(preprocessor, ""))
     for entry in (*preprocessor.inputs, *preprocessor.outputs):
         for name, allowed in CHOICES.get(entry.kind, {}).items():
             value = getattr(entry, name)
@@ -392,10 +394,6 @@ def _classes_faults(classes: Classes) -> List[str]:
 
 def _false(*checks: Tuple[bool, str]) -> List[str]:
     return [fault for holds, fault in checks if not holds]
-
-
-def _no_number(token: str) -> None:
-    raise ValueError(f"{token} is no JSON")
 
 
 _FAULTS: Dict[Any, Any] = {

@@ -112,6 +112,7 @@ def chromium() -> Iterator[Page]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, "TMPDIR": profile},  # it makes a folder of its own there, which a kill would leave
         )
         os.close(in_read), os.close(out_write)
         try:

@@ -30,6 +30,20 @@ GIB = 1 << 30
 S = 1_000_000_000
 SOFTWARE = {"python": "3.11.9", "numpy": "2.3.5", "onnxruntime": "1.32.0", "ai-edge-litert": "2.3.0"}
 
+TOLD_FACTS = {
+    "model": "board",
+    "family": "board",
+    "cpu": "cpu",
+    "architecture": "arm",
+    "cores": 1,
+    "memory_bytes": 1,
+    "os": "os",
+    "executed": "physical",
+    "emulator": "",
+    "software": {},
+}
+"""What a board may tell of itself in the event `device`."""
+
 DESKTOP = DeviceFacts(
     "Xeon Gold 6248", "desktop", "Intel Xeon Gold 6248", "x86_64", 2, 24 * GIB, "Debian 12", "physical", "", SOFTWARE
 )

@@ -26,7 +26,9 @@ from benchmarks.devices import DEVICES, Interrupted, Options, kind_of, run_of
 from benchmarks.fleet import read_fleet
 from benchmarks.results.execution import latency_is_real
 from benchmarks.results.result import Failure, read_results
+from runtimes.bundle import read_manifest
 from runtimes.errors import BadInput, ParityFailed
+from tests.benchmarks.synthetic import TOLD_FACTS
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--seconds", "0.1", "--processes", "1", "--history", "none")
@@ -46,6 +48,7 @@ def bundle(exported) -> Path:
 # --- as a user types it --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bundle_on_this_machine(pocketship, bundle, tmp_path):
     output = tmp_path / "results.json"
     done = pocketship("bench", bundle, "--threads", "1,2", "-o", output, *QUICK)
@@ -87,6 +90,7 @@ def test_csv(pocketship, bundle):
     assert {row["parity"] for row in rows} == {"pass"} and {row["executed"] for row in rows} == {"physical"}
 
 
+@pytest.mark.slow
 def test_accuracy_on_the_device_is_that_of_eval(pocketship, tmp_path):
     bundle = tmp_path / "digits"
     assert pocketship("export", "digits", "--target", "onnx", "-o", bundle, "--quiet").returncode == 0
@@ -98,8 +102,9 @@ def test_accuracy_on_the_device_is_that_of_eval(pocketship, tmp_path):
     assert (found["low"], found["high"]) == (evaluated["low"], evaluated["high"])
 
 
+@pytest.mark.slow
 def test_sustained(pocketship, bundle):
-    done = pocketship("bench", bundle / "model.onnx", "--sustained", "4s", *QUICK)
+    done = pocketship("bench", bundle / "model.onnx", "--sustained", "4s", "--wide", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "minute 1 ms" in done.stdout and "slower" in done.stdout
 
@@ -127,6 +132,30 @@ def test_a_damaged_bundle_is_not_run(refused, copy_of, bundle):
     with open(copy / "model.onnx", "ab") as stream:
         stream.write(b"!")
     assert "the manifest says" in refused("bench", copy, code=3)
+
+
+def test_a_bundle_with_a_file_that_nobody_lists_is_not_run(refused, copy_of, bundle):
+    copy = copy_of(bundle)
+    (copy / "weights.bin").symlink_to("/etc/hostname")
+    for path in (copy, copy / "model.onnx"):
+        assert "'weights.bin': a bundle holds no symbolic link" in refused("bench", path, code=3)
+
+
+def test_golden_values_that_the_manifest_does_not_list_are_not_run(refused, copy_of, bundle):
+    copy = copy_of(bundle)
+    document = json.loads((copy / "manifest.json").read_text())
+    document["files"] = [entry for entry in document["files"] if entry["path"] != "golden.npz"]
+    (copy / "manifest.json").write_text(json.dumps(document))
+    assert "artifacts[0].golden: 'golden.npz' is not among the files" in refused("bench", copy)
+
+
+def test_golden_values_of_other_names_are_not_run(refused, copy_of, bundle):
+    copy = copy_of(bundle)
+    document = json.loads((copy / "manifest.json").read_text())
+    for holder in (document, *document["artifacts"]):
+        holder["signature"]["inputs"][0]["name"] = "other"
+    (copy / "manifest.json").write_text(json.dumps(document))
+    assert "model.onnx: its own signature.inputs is not the manifest's" in refused("bench", copy, code=3)
 
 
 def test_outputs_that_are_not_pytorchs_are_exit_code_3_without_a_latency(pocketship, copy_of, bundle, tmp_path):
@@ -197,7 +226,7 @@ BAD = [
     ("no such task, folder or file", ["model.onnx", "--data", "nothing"]),
     ("--json, --csv: give one of them", ["model.onnx", "--json", "--csv"]),
     ("--on, --fleet: give one of them", ["model.onnx", "--on", "local", "--fleet", "boards.yaml"]),
-    ("cannot be read", ["model.onnx", "--fleet", "gone.yaml"]),
+    ("cannot read the fleet", ["model.onnx", "--fleet", "gone.yaml"]),
     ("it would not show the address to open", ["model.onnx", "--on", "browser", "--open"]),
     ("'torch' is no format", ["model.onnx", "--target", "torch"]),
     ("cannot be written", ["model.onnx", "-o", "no/such/folder/x.json"]),
@@ -230,25 +259,11 @@ def test_bad_input_is_one_line(says, words, refused, exported, tmp_path):
 # --- several boards at once ----------------------------------------------------------------------------------------
 
 
-FACTS = {
-    "model": "board",
-    "family": "board",
-    "cpu": "cpu",
-    "architecture": "arm",
-    "cores": 1,
-    "memory_bytes": 1,
-    "os": "os",
-    "executed": "physical",
-    "emulator": "",
-    "software": {},
-}
-
-
 def telling(*events: dict, error: Exception | None = None):
     """A device that tells these events, then fails."""
 
     def run(target, job, files, options, on_event):
-        on_event({"event": "device", "facts": FACTS})
+        on_event({"event": "device", "facts": TOLD_FACTS})
         for event in events:
             on_event(event)
         if error:
@@ -258,7 +273,15 @@ def telling(*events: dict, error: Exception | None = None):
     return run
 
 
-LOADED = {"event": "loaded", "case": 0, "runtime": "r", "version": "1", "inputs": "golden"}
+LOADED = {
+    "event": "loaded",
+    "case": 0,
+    "runtime": "r",
+    "version": "1",
+    "inputs": "random",
+    "page_cache_dropped": False,
+    **dict.fromkeys(("import_ns", "load_cold_ns", "load_warm_ns", "first_inference_ns")),
+}
 BLOCK = {"event": "block", "case": 0, "process": 0, "at_ns": 0, "runs": 2, "times_ns": [5, 5]}
 
 
@@ -299,9 +322,12 @@ def test_all_boards_are_measured_at_once_and_one_that_fails_costs_the_others_not
 
 def test_a_device_that_talks_nonsense_keeps_what_it_said_before(monkeypatch, bundle):
     (board,) = boards_that(monkeypatch, a=telling(LOADED, BLOCK, {**BLOCK, "times_ns": [-1]}, BLOCK))
-    (done,) = bench(bench_artifacts(bundle / "model.onnx"), [board])
-    assert done.results[0].failure.cause == "malformed" and done.results[0].statistics.inferences == 2
-    assert str(done.error).startswith("a: it tells times_ns: no list of nanoseconds; update")
+    done = bench(bench_artifacts(bundle / "model.onnx"), [board])
+    (result,) = done[0].results
+    assert result.failure == Failure("malformed", "it told times_ns: no list of nanoseconds") and done[0].error is None
+    assert result.statistics.inferences == 2, "what it said before, and no more"
+    with pytest.raises(BadInput, match=r"model.onnx on a: it told times_ns: no list of nanoseconds; bench again"):
+        raise_failures(done)
 
 
 def test_a_fault_of_our_own_in_a_thread_is_not_lost(monkeypatch, bundle):
@@ -317,7 +343,7 @@ def test_ctrl_c_stops_all_boards_and_keeps_what_they_told(monkeypatch, bundle):
 
     def endless(target, job, files, options, on_event):
         try:
-            on_event({"event": "device", "facts": FACTS})
+            on_event({"event": "device", "facts": TOLD_FACTS})
             on_event(LOADED)
             on_event(BLOCK), on_event(BLOCK)
             both_told.wait(60)
@@ -338,6 +364,43 @@ def test_ctrl_c_stops_all_boards_and_keeps_what_they_told(monkeypatch, bundle):
     assert sorted(cleaned) == ["ssh://a", "ssh://b"]
     assert len(kept) == 2 and all(part.results[0].failure.cause == "interrupted" for part in kept)
     assert all(part.results[0].statistics.inferences > 2 for part in kept)
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["the first", "the last"])
+def test_ctrl_c_while_boards_are_being_started_stops_those_that_were(monkeypatch, bundle, at):
+    """Before it waits for them: what a board was given is taken away again."""
+    told, cleaned = threading.Event(), []
+
+    class Interrupting(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            if self is started[at]:
+                assert told.wait(60)
+                raise KeyboardInterrupt
+
+        def __init__(self, *words, **options) -> None:
+            super().__init__(*words, **options)
+            started.append(self)
+
+    def endless(target, job, files, options, on_event):
+        try:
+            on_event({"event": "device", "facts": TOLD_FACTS})
+            told.set()
+            while True:
+                on_event({"event": "progress", "done": 1, "total": 2})
+                time.sleep(0.01)
+        finally:
+            time.sleep(0.1)  # a board takes its time to be cleaned up
+            cleaned.append(target)
+
+    started: list[threading.Thread] = []
+    boards = boards_that(monkeypatch, a=endless, b=endless)
+    artifacts = bench_artifacts(bundle / "model.onnx")  # checked in a child, which takes a thread
+    monkeypatch.setattr(module.threading, "Thread", Interrupting)
+    kept = []
+    with pytest.raises(KeyboardInterrupt):
+        bench(artifacts, boards, on_done=kept.append)
+    assert sorted(cleaned) == ["ssh://a", "ssh://b"][: at + 1] and len(kept) == at + 1
 
 
 def test_a_crash_of_the_model_is_exit_code_3_whatever_else_failed(monkeypatch, bundle):
@@ -361,6 +424,17 @@ def test_formats_that_a_board_cannot_run_are_left_out_and_it_says_so(monkeypatch
     assert notices == [
         "model.mlpackage is left out: Core ML packages are benched on the Mac itself: run pocketship bench there"
     ]
+
+
+def test_a_format_whose_runtime_this_machine_lacks_is_left_out_and_it_says_so(pocketship_without, bundle, tmp_path):
+    quick = ("--seconds", "0.05", "--warmup", "0.05", "--processes", "1", "--history", "none")
+    done = pocketship_without("coremltools", "bench", bundle, *quick, "-o", "r.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("local: model.mlpackage is left out: coremltools is not installed; ") == 1
+    assert [result.artifact.format for result in read_results(tmp_path / "r.json")] == ["onnx", "tflite"]
+    done = pocketship_without("coremltools", "bench", bundle, *quick, "--target", "coreml")
+    assert done.returncode == 2 and done.stderr.startswith("pocketship: local: coremltools is not installed; ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_tflite_over_adb_needs_a_runner():
@@ -394,6 +468,11 @@ def test_what_a_reader_must_know_is_said(monkeypatch, bundle):
         ),
     )
     (done,) = bench(bench_artifacts(bundle / "model.onnx"), [board])
+    proof = read_manifest(bundle).artifacts[0].parity
+    doubt = replace(proof, not_proven=("output 'y' column 3 never changes over the golden inputs",))
+    assert "not proven: output 'y' column 3 never changes over the golden inputs" in remarks(
+        replace(done.results[0], parity=doubt)
+    )
     said = " ".join(remarks(replace(done.results[0], parity=None)))
     for words in ("random inputs", "measured one after the other", "under-voltage", "did not settle in 10 s"):
         assert words in said
@@ -438,7 +517,8 @@ def test_a_fleet(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("boards: [", "not YAML"),
+        ("boards: [", "cannot read the fleet (while parsing"),
+        ("boards: {x: {target: &a local}, y: *a}", "cannot read the fleet (line 1: write it out, *names"),
         ("boards: {}", "it names no board"),
         ("- a", "the file: Input should be"),
         ("boards: {a: {}}", "boards.a.target: Field required"),
@@ -447,7 +527,7 @@ def test_a_fleet(tmp_path):
         ("boards: {a: {target: local, threads: 'x'}}", "boards.a.threads: Input should be a valid list"),
         ("boards: {a: {target: moon}}", "moon: no such device"),
         ("boards: {'a b': {target: local}}", "'a b' is no name for a board"),
-        ("boards: !!python/object/apply:os.system ['true']", "not YAML"),
+        ("boards: !!python/object/apply:os.system ['true']", "cannot read the fleet (line 1: !tags are not read"),
     ],
 )
 def test_a_file_that_is_no_fleet(tmp_path, text, says):

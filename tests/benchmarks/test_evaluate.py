@@ -17,8 +17,19 @@ from typer.testing import CliRunner
 
 import exporter.cli
 from benchmarks.agent.samples import batch_of, run_samples
-from benchmarks.evaluate import answers, as_reference, evaluate, joined, order_of
+from benchmarks.evaluate import (
+    Answers,
+    accuracy_of,
+    answers,
+    as_reference,
+    evaluate,
+    joined,
+    judged,
+    on_the_same,
+    order_of,
+)
 from benchmarks.results.stats import wilson
+from benchmarks.results.words import samples_of
 from benchmarks.tasks import TASKS
 from benchmarks.tasks.scores import accuracy, nearest_class_mean
 from benchmarks.tasks.task import Split, Task
@@ -255,7 +266,7 @@ def folder(tmp_path):
 
 
 def command(*words: object):
-    return CliRunner().invoke(exporter.cli.app, list(map(str, words)))
+    return CliRunner().invoke(exporter.cli.app, list(map(str, words)), env={"COLUMNS": "300"})
 
 
 def mlp_classes(x: np.ndarray) -> np.ndarray:
@@ -285,7 +296,7 @@ def test_the_table(onnx_file, folder):
     file = onnx_file("n")
     done = command("eval", file, "--data", folder(), "--limit", 3)
     assert done.exit_code == 0, done.exception
-    head, row, note = done.stdout.splitlines()
+    head, row, note, *_ = done.stdout.splitlines()
     assert re.split(r"  +", head.strip()) == ["file", "metric", "value", "95% interval", "samples", "computed by"]
     assert re.split(r"  +", row)[1:5] == ["accuracy", "100.00%", "43.85% to 100.00%", "3 of 11"]
     assert note.startswith(f"{file}: only 3 of 11 samples, drawn at random")
@@ -344,5 +355,29 @@ def test_an_unknown_task_is_one_line_and_exit_code_2(refused, onnx_file):
 
 def test_the_list_of_tasks():
     done = command("tasks")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["name", *TASKS]
+    *lines, following = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *TASKS] and following.startswith("next, score a bundle")
     assert json.loads(command("tasks", "--json").stdout)["faces"]["models"] == ["rnet"]
+
+
+# --- Two artifacts beside each other -------------------------------------------------------------------------------
+
+
+def test_two_artifacts_are_scored_on_the_samples_that_both_had_time_for():
+    """The quick one is right on the first two samples only, the slow one had time for no others: they are equals."""
+    labels = np.array([0, 1, 0, 1])
+    split = Split({"x": np.arange(4.0, dtype=np.float32)[:, None]}, labels)
+    task = Task("t", "", ("a", "b"), split, split, split, partial(accuracy, ("a", "b")))
+    by = ExecutedBy("onnxruntime", "1", "physical")
+    right, none = np.eye(2, dtype=np.float32), np.array([], np.int64)
+
+    def given(rows: list[int], says: list[int]) -> Answers:
+        return Answers(np.array(rows), {"y": right[says]}, none, {"y": right[:0]}, by)
+
+    quick, slow = given([2, 1, 0, 3], [0, 1, 1, 0]), given([2, 1], [0, 1])
+    assert judged("quick", task, quick).value == 0.5
+    scored = [accuracy_of(judged("m", task, each)) for each in on_the_same([quick, slow])]
+    assert [a.value for a in scored] == [1.0, 1.0]
+    assert [(a.samples, a.of_samples) for a in scored] == [(2, 4), (2, 4)]
+    assert samples_of(scored[0]) == "n=2 of 4: cut short"
+    assert samples_of(accuracy_of(judged("quick", task, quick))) == "n=4"

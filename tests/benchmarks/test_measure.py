@@ -52,7 +52,7 @@ def test_real_artifacts_in_a_child(artifacts):
 def test_the_same_real_artifact_twice(artifacts):
     twins = measure([artifacts[0]["large"]] * 2, artifacts[1], seconds=0.3, seed=1)
     ratio = speedup(*twins)
-    assert 0.8 < ratio.value < 1.25 and ratio.low < 1.05 and ratio.high > 0.95
+    assert ratio.low < 1.05 and ratio.high > 0.95, "nothing is said to be faster than itself"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML can be timed here")

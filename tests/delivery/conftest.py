@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.delivery.keys import keygen
+from tests.docs.printed import RUN_ONCE
+
 SHIFTED = Path(__file__).with_name("shifted.py")
 
 
@@ -21,16 +24,10 @@ def shifted():
 
 
 @pytest.fixture(scope="session")
-def bundles(once, pocketship) -> tuple[Path, Path]:
+def bundles(run_once) -> tuple[Path, Path]:
     """The old and the new bundle; do not change them."""
-
-    def make(folder: Path) -> None:
-        for which in ("old", "new"):
-            done = pocketship("export", f"{SHIFTED}:{which}", "-o", folder / which, "--quiet")
-            assert done.returncode == 0, done.stderr
-
-    folder = once("shifted", make)
-    return folder / "old", folder / "new"
+    old, new = map(run_once, RUN_ONCE)
+    return old, new
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +42,13 @@ def update(bundles, once) -> Path:
 def app(bundles, tmp_path) -> Path:
     """The old bundle, as an app has it."""
     return Path(shutil.copytree(bundles[0], tmp_path / "app"))
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory):
+    """Two pairs to sign with, two keys to encrypt with."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("a", "b"):
+        keygen(folder / name)
+        keygen(folder / name, encryption=True)
+    return folder

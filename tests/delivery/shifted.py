@@ -1,17 +1,12 @@
 """A fine-tune to deliver: the zoo's digits model, and the same after it has learned digits that are out of the middle.
 
 `shifted.py:old` and `shifted.py:new` are factories for `pocketship export`, `shifted.py:task` is their task;
-`python tests/delivery/shifted.py` prints what an update of it costs.
+docs/delivery.md has what an update of it costs.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,7 +18,6 @@ from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.families.packaged import WEIGHTS
 from exporter.sources.weights import read_weights
 
-ROOT = Path(__file__).resolve().parents[2]
 FARTHEST = 6
 BACKGROUND = -1.0
 STEPS, BATCH, RATE = 200, 64, 5e-4
@@ -49,6 +43,16 @@ def task() -> Task:
     return Task("shifted digits", "digits out of the middle", known.classes, *splits, known.score)
 
 
+def few() -> Task:
+    """The same with fewer samples to calibrate and to score with."""
+
+    def first(split: Split) -> Split:
+        return Split({"image": split.inputs["image"][:150]}, split.labels[:150])
+
+    whole = task()
+    return replace(whole, calibration=first(whole.calibration), test=first(whole.test))
+
+
 def old() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """The model as it is, and an example."""
     module = CompactConvolutionalTransformer()
@@ -70,24 +74,3 @@ def new() -> tuple[nn.Module, dict[str, torch.Tensor]]:
         loss.backward()
         optimizer.step()
     return module.eval(), example
-
-
-def main() -> None:
-    """Export both, make the update, apply it, verify what came out; every line is the commands' own."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(__file__, folder)
-
-        def pocketship(*words: str) -> None:
-            print(f"$ pocketship {' '.join(words)}", flush=True)
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            subprocess.run([sys.executable, "-m", "exporter", *words], cwd=folder, env=environment, check=True)
-
-        for which in ("old", "new"):
-            pocketship("export", f"shifted.py:{which}", "-o", which, "--quiet")
-        pocketship("delta", "old", "new", "-o", "update", "--data", "shifted.py:task")
-        pocketship("apply", "update", "old")
-        pocketship("verify", "old")
-
-
-if __name__ == "__main__":
-    main()

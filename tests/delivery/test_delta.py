@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import random
 import shutil
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +25,12 @@ from exporter.delivery import apply as applying
 from exporter.delivery import golomb, task_vector, update_file
 from exporter.delivery.apply import apply
 from exporter.delivery.delta import delta
-from exporter.delivery.files import UPDATE, manifest_hash, update_of
+from exporter.delivery.files import manifest_hash, update_of
 from exporter.delivery.patch import compressed, decompressed
 from exporter.formats.contents import Region
 from runtimes.bundle import read_manifest
 from runtimes.errors import BadInput, LimitNotMet, ParityFailed
+from runtimes.evidence import UPDATE
 from runtimes.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,10 +78,40 @@ def test_codes_that_make_no_sense_are_refused():
 
 
 def test_positions_that_would_wrap_around_are_refused():
-    """A quotient of 2^23 with 40 bits of remainder: as int64 it would be a negative position."""
-    code = b"\xff" * (1 << 20) + bytes(6)
+    """Remainders of 40 bits, which are 2^23 times as large as their tensor: as int64 their sum would be negative."""
+    count = 1 << 10
+    code = np.packbits(np.concatenate([np.zeros(count, np.uint8), np.ones(40 * count, np.uint8)])).tobytes()
     with pytest.raises(BadInput, match="leave"):
-        golomb.decode(code, 1, golomb.LONGEST_REMAINDER, 100)
+        golomb.decode(code, count, golomb.LONGEST_REMAINDER, 100_000)
+
+
+def test_a_code_that_is_longer_than_its_tensor_needs_is_not_unpacked():
+    """A megabyte of zeros is 64 MB of positions, and comes of 50 bytes of update."""
+    for code, count, bits in ((bytes(1 << 20), 10, 0), (b"\xff" * (1 << 20), 1, 40), (bytes(1 << 20), 1000, 40)):
+        with pytest.raises(BadInput, match="the positions of the update make no sense"), peak_under(1 << 20):
+            golomb.decode(code, count, bits, 1000)
+
+
+def test_a_task_vector_that_changes_a_tensor_again_and_again_is_refused():
+    """Each time costs the tensor's size: 38 bytes a time, of which zstd makes one."""
+    old, new = np.zeros(600, "<f4").tobytes(), np.arange(600, dtype="<f4").tobytes()
+    one = task_vector.encode(old, new, (Region(0, 600),), 0.1)[4:]
+    empty = task_vector.ENTRY.pack(0, 0, task_vector.WHOLE, 0, 0, 0.0, 0)
+    for vector in ((2).to_bytes(4, "little") + one + one, (1).to_bytes(4, "little") + empty):
+        with pytest.raises(BadInput, match="the task vector changes a tensor twice, or an empty one"):
+            task_vector.apply(old, vector)
+
+
+@contextlib.contextmanager
+def peak_under(size_bytes: int):
+    """No more than so much is allocated meanwhile, by Python, numpy or zstd for what it gives."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < size_bytes, peak
 
 
 def test_a_task_vector_is_the_largest_signs_times_alpha_times_the_spread():
@@ -159,6 +193,7 @@ def test_a_frame_of_another_size_is_not_unpacked():
 # --- a fine-tune -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_tensors_are_found_in_every_format(bundles):
     for name, folder in (("model.onnx", ""), ("model.tflite", ""), ("weight.bin", "model.mlpackage/")):
         (path,) = (p for p in bundles[0].rglob(name))
@@ -167,6 +202,7 @@ def test_the_tensors_are_found_in_every_format(bundles):
     assert task_vector.regions_of("README.md", b"") == ()
 
 
+@pytest.mark.slow
 def test_an_update_is_small_and_what_comes_of_it_proves_itself(bundles, update, app):
     plain = sum(a.size_bytes for a in read_manifest(bundles[1]).artifacts)
     assert update.stat().st_size < plain / 20
@@ -175,7 +211,7 @@ def test_an_update_is_small_and_what_comes_of_it_proves_itself(bundles, update, 
     assert done.update == update_of(manifest) == 1
     checks = verify(app, manifest)
     assert [check.fault for check in checks if check.fault] == []
-    assert {part.kind for part in update_file.read(update.read_bytes())[0].parts} >= {"vector", "patch", "same"}
+    assert {part.kind for part in read(update).header.parts} >= {"vector", "patch", "same"}
     assert (
         manifest.recipe[-1].name == "task vector"
         and "from the new model's golden outputs" in manifest.recipe[-1].notes[0]
@@ -183,14 +219,15 @@ def test_an_update_is_small_and_what_comes_of_it_proves_itself(bundles, update, 
 
 
 def test_each_artifact_alone_travels_in_a_twentieth(update):
-    header, _ = update_file.read(update.read_bytes())
+    header = read(update).header
     for part in header.parts:
         if part.path.endswith((".onnx", ".tflite", "weight.bin")):
             assert part.kind == "vector" and part.length + part.vector_length < part.size / 20
 
 
+@pytest.mark.slow
 def test_the_command_states_sizes_and_the_accuracy_that_is_lost(bundles, pocketship, tmp_path):
-    task = f"{Path(__file__).with_name('shifted.py')}:task"
+    task = f"{Path(__file__).with_name('shifted.py')}:few"
     done = pocketship("delta", *bundles, "-o", tmp_path / "u", "--data", task, "--json")
     assert (done.returncode, done.stderr) == (0, ""), "no runtime runs in this process, and none prints"
     told = json.loads(done.stdout)
@@ -216,7 +253,7 @@ def test_an_exact_update_gives_the_new_files_byte_for_byte(bundles, app, tmp_pat
     new = snapshot(bundles[1])
     made = snapshot(app)
     assert {k: v for k, v in made.items() if k != "manifest.json"} == {
-        k: v for k, v in new.items() if k not in ("manifest.json", "export.log")
+        k: v for k, v in new.items() if k != "manifest.json"
     }
 
 
@@ -232,6 +269,7 @@ def test_another_structure_is_a_binary_patch(bundles, exported, tmp_path):
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_replayed_an_older_and_a_foreign_update_are_refused(bundles, update, app, tmp_path, exported):
     apply(update, app)
     after = snapshot(app)
@@ -263,8 +301,7 @@ def test_a_changed_base_is_refused(update, app):
 def test_every_truncation_and_every_changed_byte_is_refused_with_the_old_bundle_intact(update, app, tmp_path):
     content = update.read_bytes()
     before = snapshot(app)
-    header, data = update_file.read(content)
-    start = len(content) - 32 - len(data)
+    header, start = read(update).header, read(update).start
     places = {0, 5, len(update_file.MAGIC), start, *(start + part.offset for part in header.parts), len(content) - 32}
     generator = random.Random(0)
     places |= {generator.randrange(len(content)) for _ in range(40)}
@@ -279,10 +316,15 @@ def test_every_truncation_and_every_changed_byte_is_refused_with_the_old_bundle_
     assert [p.name for p in app.parent.iterdir() if p.name.startswith(".")] == []
 
 
+def read(update: Path) -> update_file.Update:
+    """`update_file.read` of a whole file."""
+    return update_file.read(io.BytesIO(update.read_bytes()))
+
+
 def resealed(update: Path, to: Path, change) -> Path:
     """The update with another header, and a hash that fits: what somebody who means harm would send."""
-    header, data = update_file.read(update.read_bytes())
-    to.write_bytes(update_file.write(change(header), data))
+    found = read(update)
+    to.write_bytes(update_file.write(change(found.header), found.piece(0, found.size_bytes - 32 - found.start)))
     return to
 
 
@@ -301,21 +343,31 @@ def with_part(index: int, **fields):
         (with_part(1, path="../../escaped"), "leads out"),
         (with_part(1, path="/etc/escaped"), "leads out"),
         (with_part(1, source="../../../etc/passwd"), "leads out"),
+        (with_part(1, path="a\0b"), "holds a character that cannot be printed"),
+        (with_part(1, path="a\ud800"), "the update's header is no JSON"),
         (with_part(1, path="manifest.json"), "makes no sense"),
         (with_part(1, kind="shell"), "makes no sense"),
         (with_part(1, offset=10**9), "makes no sense"),
         (with_part(1, offset=-1), "makes no sense"),
         (with_part(1, size=-1), "makes no sense"),
         (with_part(1, size=2**40), "makes more than"),
+        (with_part(1, size=2**30), "of bundle would make"),
+        (with_part(1, source="export.log"), "which the bundle has not"),
+        (with_part(1, source="model.onnx/"), "leads out"),
+        (with_part(1, sha256="\x1b]52;c;x\a"), "a hash in the update makes no sense"),
+        (lambda h: replace(h, base="0"), "a hash in the update makes no sense"),
+        (lambda h: replace(h, base_update=1, update=2), "the number of the update makes no sense"),
+        (lambda h: replace(h, base_update=-1, update=0), "the number of the update makes no sense"),
+        (lambda h: replace(h, parts=h.parts[:1] * 10_001), "makes more than 4294967296 bytes or 10000 files"),
         (with_part(1, size=5), "another size"),
         (with_part(1, sha256="0" * 64), "makes another"),
         (with_part(1, kind="same"), "makes another"),
         (lambda h: replace(h, result="0" * 64), "another manifest"),
         (lambda h: replace(h, parts=h.parts[1:]), "another manifest"),
         (lambda h: replace(h, parts=h.parts[:-1]), "the manifest says"),
-        (lambda h: replace(h, parts=(*h.parts, replace(h.parts[1], path="x.sh"))), "its manifest does not name"),
+        (lambda h: replace(h, parts=(*h.parts, replace(h.parts[1], path="x.sh"))), "'x.sh': not in the manifest"),
         (lambda h: replace(h, name="another"), "header and its manifest differ"),
-        (lambda h: replace(h, update=h.update + 1), "header and its manifest differ"),
+        (lambda h: replace(h, update=h.update + 1), "the number of the update makes no sense"),
     ],
 )
 def test_a_crafted_update_is_refused_with_the_old_bundle_intact(change, said, update, app, tmp_path):
@@ -333,6 +385,47 @@ def test_a_vector_that_is_larger_than_its_file_is_not_unpacked(update):
         applying._declared(b"nonsense", 1000)
 
 
+def zeros(size_bytes: int) -> bytes:
+    """A zstd frame of so many zeros (a multiple of 128 KiB), by hand: 4 bytes a block (RFC 8878)."""
+    blocks, step = size_bytes >> 17, 1 << 17
+    head = (0xFD2FB528).to_bytes(4, "little") + bytes([0b11100000]) + size_bytes.to_bytes(8, "little")
+    body = b"".join((step << 3 | 0b010 | (i == blocks - 1)).to_bytes(3, "little") + b"\0" for i in range(blocks))
+    return head + body
+
+
+@pytest.mark.parametrize("kind", ["patch", "vector"])
+@pytest.mark.parametrize("size_bytes", [(1 << 32) - (1 << 26), 1 << 29])
+def test_an_update_that_would_fill_the_memory_is_refused_before_any_of_it_is_unpacked(
+    kind, size_bytes, update, app, tmp_path
+):
+    """131 KB that are 4.2 GB of zeros: a bundle of 4 MB and an update of that size cannot make so much."""
+    before, found = snapshot(app), read(update)
+    part = update_file.Part("model.onnx", "patch", 1 << 17, hashlib.sha256(bytes(1 << 17)).hexdigest())
+    small, bomb = zeros(1 << 17), zeros(size_bytes)
+    assert decompressed(small, b"", 1 << 17) == bytes(1 << 17), "the frame is one"
+    part = replace(part, kind=kind, size=size_bytes, length=len(bomb))
+    if kind == "vector":  # the file itself is small, what would be added to it is not
+        part = replace(part, size=1 << 17, length=len(small), vector_offset=len(small), vector_length=len(bomb))
+        bomb = small + bomb
+    content = update_file.write(replace(found.header, parts=(part,)), bomb)
+    assert len(content) < 140_000
+    (tmp_path / "bomb").write_bytes(content)
+    said = "of bundle would make" if kind == "patch" else "a task vector is larger than its file"
+    with pytest.raises(BadInput, match=said), peak_under(32 << 20):
+        apply(tmp_path / "bomb", app)
+    assert snapshot(app) == before
+
+
+def test_delta_makes_no_update_that_apply_takes_for_a_bomb(bundles, exported, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(update_file, "MOST_RATIO", 0)
+    monkeypatch.setattr(update_file, "SMALL_BUNDLE", 0)
+    with pytest.raises(
+        BadInput, match=r"/new: \d+ bytes of update on .*; get the new bundle whole \(pocketship pack\)"
+    ):
+        delta(exported("mlp", "onnx"), bundles[1], tmp_path / "u")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_that_are_no_updates_are_refused(app, tmp_path, refused):
     (tmp_path / "text").write_text("hello")
     assert f"{tmp_path / 'text'}: this is no update" in refused("apply", tmp_path / "text", app)
@@ -347,6 +440,7 @@ def test_files_that_are_no_updates_are_refused(app, tmp_path, refused):
     assert "header is too long" in refused("apply", tmp_path / "bad", app)
 
 
+@pytest.mark.slow
 def test_what_delta_cannot_do_is_refused(bundles, refused, tmp_path, copy_of):
     old, new = bundles
     assert "both bundles are the same" in refused("delta", old, old, "-o", tmp_path / "u")
@@ -367,6 +461,7 @@ def test_what_delta_cannot_do_is_refused(bundles, refused, tmp_path, copy_of):
         update_of(replace(manifest, settings={**manifest.settings, UPDATE: -1}))
 
 
+@pytest.mark.slow
 def test_a_limit_is_kept(bundles, shifted, tmp_path, monkeypatch):
     from exporter.delivery import fine_tune
 
@@ -379,7 +474,7 @@ def test_a_limit_is_kept(bundles, shifted, tmp_path, monkeypatch):
 @pytest.mark.parametrize("after_s", [0.05, 0.2, 0.4, 0.6, 0.8, 1.0])
 def test_a_kill_leaves_the_old_bundle_or_the_new_one(after_s, update, app, bundles):
     old = snapshot(app)
-    header, _ = update_file.read(update.read_bytes())
+    header = read(update).header
     process = subprocess.Popen([sys.executable, "-m", "exporter", "apply", update, app, "-q"], cwd=ROOT)
     time.sleep(after_s)
     process.send_signal(signal.SIGKILL)

@@ -19,13 +19,14 @@ pytestmark = pytest.mark.device
 
 
 def test_processing_conforms(tmp_path, vocabulary, assert_conforms):
+    from exporter.embed.escape import Safe
     from exporter.embed.write import environment_of
 
     sources = []
     for name in PROCESSORS:
         template = environment_of("android").get_template(f"src/main/java/{{package}}/{name}.java.j2")
         sources.append(tmp_path / f"{name}.java")
-        sources[-1].write_text(template.render(package="pocketship.conformance"))
+        sources[-1].write_text(template.render(package=Safe("pocketship.conformance")))
     runner = CONFORMANCE / "java" / "Conformance.java"
     words = ["javac", "-Xlint:all", "-Werror", "-d", tmp_path / "classes", *sources, runner]
     subprocess.run(words, check=True, timeout=300)
@@ -67,9 +68,10 @@ def run_main(name: str, cls: str, body: str, library: Path, jvm, tmp_path: Path)
     return jvm.run(classes, "Main", library / "src/main/assets" / name).splitlines()
 
 
+@pytest.mark.matrix(one_in=2)
 @pytest.mark.parametrize("name", ["digits", "rnet", "basicmotions", "minilm", "hearer", "two_inputs"])
 def test_the_self_test_finds_the_error_that_python_finds(name, library_of, jvm, tmp_path, error_in_python):
-    from exporter.embed.describe import pascal
+    from exporter.embed.names import pascal
 
     said = run_main(name, pascal(name), "", library_of(name, "android"), jvm, tmp_path)
     error, passed, samples = said[0].split()
@@ -100,6 +102,17 @@ def test_a_changed_golden_value_and_a_broken_model_are_found(library_copy, jvm, 
         "5 bytes are no picture of 2x2",
         "ONNX Runtime cannot load the model",
     ]
+
+
+def test_a_changed_score_is_found_beside_boxes_that_may_be_off_by_more(library_copy, jvm, tmp_path):
+    library = library_copy("detector", "android")
+    golden = library / "src/main/assets/detector/golden.bin"
+    content = bytearray(golden.read_bytes())
+    content[-2] ^= 0x40
+    golden.write_bytes(content)
+    body = 'System.out.println(found.wrong + " " + (found.maxAbsError < found.tolerances.get("found")));'
+    said = run_main("detector", "Detector", body, library, jvm, tmp_path)
+    assert said[0].split()[1] == "false" and said[1] == "[found] true"
 
 
 def test_text_and_labels_are_as_in_python(library_of, jvm, tmp_path, nasty):

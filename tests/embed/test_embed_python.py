@@ -48,6 +48,22 @@ def test_a_golden_value_that_was_changed_fails_the_self_test(library_copy):
     assert done.returncode == 1 and "FAIL" in done.stdout
 
 
+def test_a_score_beside_boxes_that_was_changed_fails_though_it_is_within_the_outputs_own_tolerance(library_copy):
+    library = library_copy("detector", "python")
+    path = library / "detector/data/golden.bin"
+    content = bytearray(path.read_bytes())
+    (score,) = np.frombuffer(content[-4:], "<f4")
+    content[-4:] = np.array([score + 0.01], "<f4").tobytes()
+    path.write_bytes(content)
+    code = """
+found = module.Detector().self_test()
+print(json.dumps([found.passed, found.wrong, found.errors["found"] < found.tolerances["found"]]))
+"""
+    assert ask(library, "detector", code) == [False, ["found"], True]
+    done = subprocess.run([sys.executable, "-m", "detector"], cwd=library, capture_output=True, text=True)
+    assert done.returncode == 1 and "WRONG, in whole or in a column or channel" in done.stdout
+
+
 def test_nan_never_passes(library_copy):
     library = library_copy("digits", "python")
     path = library / "digits/data/golden.bin"

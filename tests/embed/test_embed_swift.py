@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exporter.embed.escape import Safe
 from exporter.embed.write import TEMPLATES, environment_of
 from runtimes.golden import read_golden
 
@@ -48,7 +49,7 @@ def compiled(folder: Path, *words: str) -> None:
 def test_processing_conforms(tmp_path, vocabulary, assert_conforms):
     templates = environment_of("ios")
     for name in PROCESSING:
-        text = templates.get_template(f"Sources/{{Class}}/{name}.swift.j2").render(cls="Conformance")
+        text = templates.get_template(f"Sources/{{Class}}/{name}.swift.j2").render(cls=Safe("Conformance"))
         (tmp_path / f"{name}.swift".replace("{Class}", "Conformance")).write_text(text)
     for file in (vocabulary, ROOT / "runtimes/processing/tokenizers/unicode.txt", CONFORMANCE / "swift/main.swift"):
         shutil.copy(file, tmp_path)
@@ -83,6 +84,7 @@ def answers_of(bundle: Path) -> list[dict[str, dict[str, object]]]:
     ]
 
 
+@pytest.mark.matrix(one_in=3)
 @pytest.mark.parametrize("name", ["digits", "rnet", "basicmotions", "hearer", "two_inputs"])
 def test_the_package_compiles_and_its_self_test_compares(name, library_of, bundle_of, doubles, tmp_path):
     (sources,) = (library_of(name, "ios") / "Sources").iterdir()

@@ -94,6 +94,12 @@ def run_directly(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndar
 
 
 @pytest.fixture(scope="session")
+def outputs_of():
+    """`run_directly`."""
+    return run_directly
+
+
+@pytest.fixture(scope="session")
 def computes():
     """Assert that an artifact gives `expected` for `inputs`, within `tolerance` of the largest value of an output."""
 

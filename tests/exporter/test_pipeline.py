@@ -33,6 +33,7 @@ def test_a_core_ml_package_holds_the_model_and_nothing_else(exported):
     assert names == {"Manifest.json", f"{data}/model.mlmodel", f"{data}/weights/weight.bin"}
 
 
+@pytest.mark.slow
 def test_no_temporary_file_is_left(tmp_path, pocketship):
     """coremltools keeps a copy of every package it saves until Python ends in peace."""
     temporary = tmp_path / "temporary"

@@ -234,6 +234,8 @@ ARCHIVES: dict[str, tuple[Archive, str]] = {
         ({MODEL: edited(_call("torch.ops.aten.__init__.__call__"))}, {}),
         "'torch.ops.aten.__init__.__call__' is no operation",
     ),
+    "size without end": (({MODEL: replaced(SIZE, "9**9**9**9")}, {}), "size '9**9**9**9' is code"),
+    "size that calls": (({MODEL: replaced(SIZE, "Matrix(1,1,breakpoint)")}, {}), "'Matrix(1,1,breakpoint)' is code"),
     "library to load": (({MODEL: edited(_call("torch.ops.load_library"))}, {}), "is no operation"),
     "operation that reads files": (({MODEL: edited(_call("torch.ops.aten.from_file.default"))}, {}), "is no operation"),
 }
@@ -280,13 +282,17 @@ def _hostile_program(name: str) -> Setup:
     return setup
 
 
+def _pipe(name: str) -> Setup:
+    def setup(here: Path) -> None:
+        (here / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(here / name)
+
+    return setup
+
+
 def _bert(change: Callable[[Path], None]) -> Setup:
     def setup(here: Path) -> None:
         import torch
-
-        from exporter.sources.torchvision_operators import declare_torchvision_operators
-
-        declare_torchvision_operators()
         from transformers import BertConfig, BertModel
 
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -454,9 +460,9 @@ def _rows() -> list[Row]:
         factory("returns a tensor", "def make():\n    return torch.ones(2)\n", says=("the factory returned Tensor",)),
         factory("returns a module", "def make():\n    return nn.ReLU()\n", says=("the factory returned ReLU",)),
         factory(
-            "returns three",
-            "def make():\n    return nn.ReLU(), torch.ones(2), 1\n",
-            says=("returned tuple of ReLU, Tensor, int", "return (module, example_inputs)"),
+            "returns four",
+            "def make():\n    return nn.ReLU(), torch.ones(2), {}, 1\n",
+            says=("returned tuple of ReLU, Tensor, dict, int", "return (module, example_inputs)"),
         ),
         factory(
             "too many inputs",
@@ -598,7 +604,7 @@ def _rows() -> list[Row]:
         # inspect and verify
         *(
             Row(f"{command} nothing", (command, "absent"), ("absent", fault))
-            for command, fault in (("verify", "no bundle here"), ("inspect", "no runtime for a file"))
+            for command, fault in (("verify", "no bundle here"), ("inspect", "no such bundle or artifact"))
         ),
         Row("verify a file", ("verify", "a"), ("a/manifest.json: no bundle here",), files=_text("a", "x")),
         Row("verify garbage", ("verify", "b"), ("not JSON",), files=_text("b/manifest.json", "\x00\xff")),
@@ -615,8 +621,55 @@ def _rows() -> list[Row]:
         Row(
             "verify too little", ("verify", "b"), ("no field",), files=_text("b/manifest.json", '{"schema_version": 1}')
         ),
+        *(
+            Row(
+                f"verify {name}",
+                ("verify", "b"),
+                ("b/manifest.json: not JSON (", says),
+                files=_text("b/manifest.json", text),
+            )
+            for name, text, says in (
+                ("400 digits", '{"settings": {"atol": ' + "9" * 400 + "}}", "... has more than 64 bits"),
+                ("infinite", '{"settings": {"atol": 1e999}}', "1e999 is infinite"),
+                ("half a character", '{"files": [{"path": "\\ud800"}]}', "surrogates not allowed"),
+                ("deep", "[" * 99_999, "nested more than 64 deep"),
+            )
+        ),
+        Row(
+            "verify a pipe",
+            ("verify", "b"),
+            ("b/manifest.json: no bundle here (not a regular file)",),
+            setup=_pipe("b/manifest.json"),
+        ),
+        Row(
+            "compare a pipe", ("compare", "a.json", "a.json"), ("a.json: cannot be read (not a",), setup=_pipe("a.json")
+        ),
+        Row("inspect a pipe", ("inspect", "a.onnx"), ("a.onnx: not a regular file",), setup=_pipe("a.onnx")),
+        export("source a pipe", "m.pt2", says=("m.pt2: not a regular file",), setup=_pipe("m.pt2")),
+        export(
+            "name not in UTF-8", "caf\udce9.py:make", says=(r"'caf\udce9.py:make': the word is not in UTF-8; rename",)
+        ),
+        export("output not in UTF-8", "minilm", says=(r"'b\udcff': the word is not in UTF-8",), output="b\udcff"),
+        export(
+            "factory not in UTF-8",
+            "latin.py:make",
+            says=("latin.py: the factory raised SyntaxError", "can't decode byte 0xe9"),
+            files={"latin.py": b"def make():\n    return '\xe9'\n"},
+        ),
+        *(
+            export(
+                f"recipe {name}", "minilm", "--recipe", "r.yaml", says=("r.yaml: ", says), files=_text("r.yaml", text)
+            )
+            for name, text, says in (
+                ("deep", "passes:\n" + "- " * 9999, "nested more than 16 deep"),
+                ("a date that is none", "passes: [{prune: {sparsity: 9999-99-99}}]", "sparsity is '9999-99-99'"),
+                ("aliases", "a: &a [0]\npasses: [*a, *a]", "write it out"),
+            )
+        ),
+        export("atol 400 digits", "minilm", "--atol", "9" * 400, says=("--atol inf is no tolerance",)),
+        export("atol infinite", "minilm", "--atol", "1e999", says=("--atol inf is no tolerance",)),
         Row("inspect garbage bundle", ("inspect", "b"), ("not JSON",), files=_text("b/manifest.json", "{")),
-        Row("inspect absent", ("inspect", "a.onnx"), ("a.onnx: no such artifact",)),
+        Row("inspect absent", ("inspect", "a.onnx"), ("a.onnx: no such bundle or artifact",)),
         Row("inspect empty", ("inspect", "a.onnx"), ("a.onnx: the file is empty",), files={"a.onnx": b""}),
         Row("inspect garbage", ("inspect", "a.onnx"), ("a.onnx: not a onnx file",), files={"a.onnx": b"\xff" * 99}),
         Row("inspect truncated", ("inspect", "cut.onnx"), ("cut.onnx: not a onnx file",), setup=_onnx_file),
@@ -643,6 +696,8 @@ def listing(folder: Path) -> dict[str, bytes | str]:
         else path.read_bytes()
         if path.is_file()
         else "folder"
+        if path.is_dir()
+        else "pipe"
         for path in sorted(folder.rglob("*"))
     }
 
@@ -681,6 +736,7 @@ def test_it_is_refused(name: str, pocketship, tmp_path: Path) -> None:
     assert listing(folder) == before
 
 
+@pytest.mark.slow
 def test_the_hostile_programs_are_hostile(tmp_path: Path) -> None:
     """torch.export.load itself runs the payload of those that claim it: the refusals above refuse something."""
     for i, name in enumerate(sorted(WORKS_IN_TORCH)):

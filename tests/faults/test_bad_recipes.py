@@ -117,7 +117,7 @@ def test_data_that_does_not_fit_is_refused(change, says, workplace, refused):
 @pytest.mark.parametrize(
     ("source", "words", "says"),
     [
-        ("make", ("--quantize", "int3"), "--quantize: unknown precision 'int3'; give one of int8"),
+        ("make", ("--quantize", "int3"), "--quantize: unknown precision 'int3'; give one of float16, int8"),
         ("make", ("--quantize", "ternary"), "--data"),
         ("images", ("--quantize", "int8-static"), "--data"),
         ("make", ("--prune", "1.5"), "sparsity is 1.5; give a number in [0, 1)"),
@@ -126,7 +126,7 @@ def test_data_that_does_not_fit_is_refused(change, says, workplace, refused):
         ("make", ("--max-drop", "1%"), "a limit is for a recipe; add --quantize"),
         (
             "make",
-            ("--max-size", "1MB", "--no-measure", "--quantize", "int8"),
+            ("--min-speedup", "2", "--no-measure", "--quantize", "int8"),
             "--no-measure: a limit needs measuring; leave one of them out",
         ),
         ("make", ("--quantize", "int8", "--max-drop", "1%"), "--max-drop: no task to measure a drop with; give --data"),
@@ -145,6 +145,7 @@ def test_words_that_cannot_be_are_refused(source, words, says, workplace, refuse
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,13 +27,12 @@ import pytest
 
 from exporter import pipeline
 from exporter.bundle import writer as bundle_writer
-from exporter.bundle.writer import NEW_BUNDLE, WORK, commit, partial_folder
+from exporter.bundle.writer import NEW_BUNDLE, OURS, WORK, commit, partial_folder
 from exporter.processes.children import Children, memory_limit_bytes
 from exporter.processes.signals import deferred_signals
 from exporter.stages import targets
 from exporter.stages.options import Options
 from exporter.stages.run import Run
-from exporter.stages.snapshot import LOG
 from exporter.stages.targets import Targets
 from runtimes import child
 from runtimes.bundle import MANIFEST, damage, read_manifest
@@ -45,8 +45,8 @@ MLP = f"{ROOT / 'tests' / 'models.py'}:mlp"
 RUN = "POCKETSHIP_TEST_RUN"
 LEAVE_S = 20.0
 SEED = 20250802
-FULL_EXPORT_KILLS = 10
-COMMIT_KILLS = 160
+EXPORT_KILLS, COMMIT_KILLS, END_SIGNALS = (3, 20), (40, 180), (1, 4)
+"""How many of each: by default, and with --whole."""
 SEE_LOG = "run it again with --debug to see its log"
 LESS_MEMORY = "close other programs, export one --target at a time, or make the model or its inputs smaller"
 
@@ -143,7 +143,7 @@ def whole(bundle: Path) -> bytes:
     manifest = read_manifest(bundle)
     entries = (*manifest.artifacts, *manifest.files)
     assert [damage(bundle, entry) for entry in entries if damage(bundle, entry)] == []
-    assert names(bundle) == sorted({*(e.path for e in entries), MANIFEST, LOG})
+    assert names(bundle) == sorted({*(e.path for e in entries), MANIFEST})
     return (bundle / MANIFEST).read_bytes()
 
 
@@ -155,7 +155,7 @@ LARGE = f"""
 import torch
 
 def make():
-    print("x" * {CHATTER_MIB} * 2**20)  # ends in the bundle's export.log
+    print("x" * {CHATTER_MIB} * 2**20)  # ends in the export's log
     return torch.nn.Linear(1024, {WEIGHTS_MIB} * 256), torch.randn(1, 1024)
 """
 
@@ -177,12 +177,12 @@ def small_disk(tmp_path: Path) -> Iterator:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size_mib", "stages"),
     [
         pytest.param(CHATTER_MIB + WEIGHTS_MIB / 2, ["load"], id="while the program is saved"),
         pytest.param(CHATTER_MIB + WEIGHTS_MIB * 1.5, ["load", "trace"], id="while the artifact is written"),
-        pytest.param(CHATTER_MIB * 1.5 + WEIGHTS_MIB * 2, ["load", "trace", "onnx"], id="while the bundle is finished"),
     ],
 )
 def test_a_full_disk_is_reported_and_left_clean(size_mib: float, stages: list[str], small_disk, tmp_path, pocketship):
@@ -196,6 +196,21 @@ def test_a_full_disk_is_reported_and_left_clean(size_mib: float, stages: list[st
     assert names(disk) == []
 
 
+@pytest.mark.slow
+def test_a_limit_on_the_size_of_files_is_reported_and_left_clean(tmp_path):
+    words = [sys.executable, "-P", "-m", "exporter", "export", "digits", "--target", "onnx", "-o", "new/bundle"]
+    command = f"ulimit -f 600; exec {shlex.join(words)}"  # KiB; the weights are 1.1 MB
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("pocketship: ") and said.endswith("ulimit -f unlimited"), said
+    assert names(tmp_path) == []
+
+
+@pytest.mark.slow
 def test_the_disk_that_was_full_is_large_enough_with_a_little_more(small_disk, tmp_path, pocketship):
     (tmp_path / "large.py").write_text(LARGE)
     disk = small_disk(CHATTER_MIB * 2 + WEIGHTS_MIB * 2 + 1)
@@ -209,10 +224,11 @@ def test_the_disk_that_was_full_is_large_enough_with_a_little_more(small_disk, t
 # Signals ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-@pytest.mark.parametrize(("stage", "delay_s"), [("start", 0.5), ("load", 0.0), ("trace", 0.0), ("trace", 2.5)], ids=str)
+@pytest.mark.parametrize(("stage", "delay_s"), [("start", 0.5), ("load", 0.0), ("trace", 0.0), ("trace", 0.7)], ids=str)
 def test_a_signal_ends_all_of_it(number: int, code: int, word: str, stage: str, delay_s: float, start, tmp_path):
     running = start("export", MLP, "--target", "onnx,tflite", "-o", "new/bundle")
     if stage == "start":
@@ -236,10 +252,11 @@ def _wait_until(condition, timeout_s: float = 60) -> None:
         time.sleep(0.002)
 
 
-def test_a_signal_while_the_bundle_is_finished_leaves_all_or_nothing(start, tmp_path):
+@pytest.mark.slow
+def test_a_signal_while_the_bundle_is_finished_leaves_all_or_nothing(start, tmp_path, whole_run):
     """Between the last proof and the printed table; whether the bundle is there yet decides nothing but itself."""
     chance = random.Random(SEED)
-    for i in range(4):
+    for i in range(END_SIGNALS[whole_run]):
         running = start("export", MLP, "--target", "onnx", "-o", f"bundle{i}")
         running.wait_for("onnx")
         time.sleep(chance.uniform(0.0, 0.03))
@@ -253,6 +270,7 @@ def test_a_signal_while_the_bundle_is_finished_leaves_all_or_nothing(start, tmp_
             shutil.rmtree(tmp_path / f"bundle{i}")
 
 
+@pytest.mark.slow
 def test_the_first_ctrl_c_ends_training_and_keeps_the_best_so_far(start, tmp_path):
     """The second one would abort; a bundle is written, and says that training was stopped."""
     (tmp_path / "long.yaml").write_text("passes: [{distill: {epochs: 1000000}}]")
@@ -329,6 +347,7 @@ atexit.register(lambda: [os.kill(os.getpid(), number) for number in (signal.SIGI
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "code"), [(("zoo",), 0), (("export", "unknown"), 2)], ids=["done", "refused"])
 def test_a_signal_after_the_last_word_changes_nothing(words, code, tmp_path, pocketship):
     """While Python runs its exit handlers there is nothing left to interrupt, and no traceback to show."""
@@ -355,7 +374,7 @@ def two_bundles(once, pocketship) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_killed_exports_leave_the_old_bundle_or_the_new(start, tmp_path, two_bundles):
+def test_killed_exports_leave_the_old_bundle_or_the_new(start, tmp_path, two_bundles, whole_run):
     """Kills at random moments of a whole export, and a few right where the bundle is put in place."""
     print(f"seed {SEED}")
     chance = random.Random(SEED)
@@ -363,11 +382,11 @@ def test_killed_exports_leave_the_old_bundle_or_the_new(start, tmp_path, two_bun
     opset = {whole(old): 20, whole(other): 18}  # what the next export is to change
     output = tmp_path / "bundle"
     shutil.copytree(old, output)
-    left_over = 0
-    for i in range(FULL_EXPORT_KILLS):
+    left_over, kills = 0, EXPORT_KILLS[whole_run]
+    for i in range(kills):
         before = whole(output)
         running = start("export", MLP, "--target", "onnx", "--opset", opset[before], "-o", output, "--force")
-        if i < FULL_EXPORT_KILLS // 2:
+        if i < kills // 2:
             time.sleep(chance.uniform(0.2, 6.0))
         else:
             running.wait_for("onnx")
@@ -386,39 +405,46 @@ def test_killed_exports_leave_the_old_bundle_or_the_new(start, tmp_path, two_bun
 
 
 REPLACER = """
-import itertools, shutil, sys
+import itertools, shutil, sys, time
 from pathlib import Path
 from exporter.bundle.writer import NEW_BUNDLE, commit, partial_folder
 a, b, output = map(Path, sys.argv[1:])
-print("ready", flush=True)
-for source in itertools.cycle((a, b)):
+def replace(source):
     with partial_folder(output, force=True) as partial:
         shutil.copytree(source, partial / NEW_BUNDLE, dirs_exist_ok=True)
         commit(partial, output)
+started = time.monotonic()
+replace(b)
+print(time.monotonic() - started, flush=True)
+for source in itertools.cycle((a, b)):
+    replace(source)
 """
 
 
-def test_kills_around_the_commit_leave_one_bundle_whole(tmp_path, two_bundles):
-    """Bundles replaced in turn as fast as it goes, killed after random microseconds."""
+@pytest.mark.slow
+def test_kills_around_the_commit_leave_one_bundle_whole(tmp_path, two_bundles, whole_run):
+    """Bundles replaced in turn as fast as it goes, killed within the time that some replacements take."""
     print(f"seed {SEED}")
     chance = random.Random(SEED)
-    output, states = tmp_path / "bundle", Counter()
+    output, states, kills = tmp_path / "bundle", Counter(), COMMIT_KILLS[whole_run]
     known = {whole(bundle): bundle.name for bundle in two_bundles}
-    for _ in range(COMMIT_KILLS):
+    for n in range(COMMIT_KILLS[True]):
+        if n >= kills and all(states[name] for name in ("a", "b", "left over")):
+            break  # a busy machine needs more of them to meet each state
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", REPLACER, *map(str, two_bundles), str(output)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
         )
-        assert process.stdout and process.stdout.readline() == b"ready\n"
-        time.sleep(chance.randrange(30_000) / 1e6)
+        assert process.stdout
+        time.sleep(chance.uniform(0.0, 4.0) * float(process.stdout.readline()))
         process.kill()
         process.communicate()
         states[known[whole(output)] if output.exists() else "none"] += 1
         states["left over"] += (tmp_path / ".bundle.partial").exists()
         assert set(names(tmp_path)) <= {"bundle", ".bundle.partial"}
     print(states)
-    assert min(states["a"], states["b"], states["left over"]) > COMMIT_KILLS // 20, states
+    assert all(states[name] for name in ("a", "b", "left over")), states
     with partial_folder(output, force=True) as partial:
         shutil.copytree(two_bundles[0], partial / NEW_BUNDLE, dirs_exist_ok=True)
         commit(partial, output)
@@ -428,6 +454,7 @@ def test_kills_around_the_commit_leave_one_bundle_whole(tmp_path, two_bundles):
 # Two at once -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_export_into_the_same_folder_is_refused(start, tmp_path, refused):
     first = start("export", MLP, "--target", "onnx", "-o", "bundle")
     _wait_until(lambda: (tmp_path / ".bundle.partial" / WORK).exists())
@@ -438,6 +465,7 @@ def test_a_second_export_into_the_same_folder_is_refused(start, tmp_path, refuse
     assert names(tmp_path) == ["bundle"]
 
 
+@pytest.mark.slow
 def test_of_two_exports_started_together_one_wins(start, tmp_path):
     both = [start("export", MLP, "--target", "onnx", "-o", "bundle", "--quiet") for _ in range(2)]
     codes = [running.end() for running in both]
@@ -460,7 +488,7 @@ def test_only_one_writer_at_a_time_is_inside(tmp_path):
                     if not inside.acquire(blocking=False):
                         overlaps.append(i)
                     entered[i] += 1
-                    assert names(partial) == [NEW_BUNDLE, WORK]
+                    assert names(partial) == [NEW_BUNDLE, WORK, OURS]
                     inside.release()
             except BadInput as refusal:
                 refusals[refusal.what] += 1
@@ -483,7 +511,7 @@ def test_the_partial_folder_is_empty_and_gone_afterwards(tmp_path):
     output = tmp_path / "new" / "deep" / "bundle"
     with partial_folder(output, force=False) as partial:
         assert partial == tmp_path / "new" / "deep" / ".bundle.partial"
-        assert names(partial) == [NEW_BUNDLE, WORK]
+        assert names(partial) == [NEW_BUNDLE, WORK, OURS]
         assert list((partial / NEW_BUNDLE).iterdir()) == list((partial / WORK).iterdir()) == []
     assert names(tmp_path) == []
 
@@ -517,12 +545,38 @@ def test_stale_contents_are_removed_but_not_what_links_lead_to(tmp_path):
     (partial / WORK / "deep").mkdir(parents=True)
     (partial / WORK / "deep" / "program.pt2").write_text("stale")
     (partial / "file").write_text("stale")
+    (partial / OURS).touch()
     (partial / NEW_BUNDLE).symlink_to(outside / "folder")
     with partial_folder(tmp_path / "bundle", force=False):
-        assert names(partial) == [NEW_BUNDLE, WORK]
+        assert names(partial) == [NEW_BUNDLE, WORK, OURS]
         assert not (partial / NEW_BUNDLE).is_symlink() and names(partial / WORK) == []
     assert names(tmp_path) == ["outside"]
     assert (outside / "folder" / "letter.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("mark", ["", "a folder", "a link to nothing"])
+def test_a_folder_of_somebody_else_of_the_same_name_is_not_touched(mark, tmp_path):
+    partial = tmp_path / ".bundle.partial"
+    (partial / "novel").mkdir(parents=True)
+    (partial / "novel" / "chapter-1.txt").write_text("It was a dark and stormy night.")
+    if mark == "a folder":
+        (partial / OURS).mkdir()
+    elif mark:
+        (partial / OURS).symlink_to("nothing")
+    before = names(partial)
+    expected = rf"{re.escape(str(partial))}: this folder would be cleared, .* did not make it; give it another name, or"
+    for _ in range(2):
+        with pytest.raises(BadInput, match=expected), partial_folder(tmp_path / "bundle", force=False):
+            pass
+    assert names(partial) == before and names(tmp_path) == [".bundle.partial"]
+    assert (partial / "novel" / "chapter-1.txt").read_text() == "It was a dark and stormy night."
+
+
+def test_an_empty_folder_that_a_kill_left_is_taken_over(tmp_path):
+    (tmp_path / ".bundle.partial").mkdir()
+    with partial_folder(tmp_path / "bundle", force=False) as partial:
+        assert names(partial) == [NEW_BUNDLE, WORK, OURS]
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
@@ -610,6 +664,7 @@ def test_a_swap_that_fails_keeps_the_old_bundle(code, says, tmp_path, monkeypatc
 # Children that crash or hang -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -649,6 +704,7 @@ def injected(tmp_path_factory):
     return write
 
 
+@pytest.mark.slow
 def test_a_converter_that_crashes_is_reported(injected, tmp_path, refused):
     path = injected("print('last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
     words = ("export", MLP, "-t", "onnx,tflite", "-o", "new/bundle")
@@ -657,6 +713,7 @@ def test_a_converter_that_crashes_is_reported(injected, tmp_path, refused):
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_its_last_words_are_shown_with_debug(injected, tmp_path, pocketship):
     path = injected("print('last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
     done = pocketship(
@@ -666,6 +723,7 @@ def test_its_last_words_are_shown_with_debug(injected, tmp_path, pocketship):
     assert "last words" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_converter_that_hangs_is_ended(injected, tmp_path, monkeypatch):
     tag = uuid.uuid4().hex
     monkeypatch.setenv("PYTHONPATH", str(injected("time.sleep(1000)")))
@@ -679,6 +737,7 @@ def test_a_converter_that_hangs_is_ended(injected, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS sets no memory limit")
 def test_a_converter_that_exhausts_its_memory_is_ended(injected, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(injected("bytearray(8 * 2**30)")))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from exporter.bundle.schema import manifest_schema
 from runtimes import bundle as module
-from runtimes.bundle import damage, digest, read_manifest
-from runtimes.errors import BadInput
+from runtimes.bundle import check_files, damage, digest, read_manifest, strays
+from runtimes.errors import BadInput, ParityFailed
+from runtimes.paths import folded
 from runtimes.records import from_json
 from runtimes.signature import ExecutedBy, Signature, TensorSpec
 from runtimes.types import (
@@ -26,40 +27,14 @@ from runtimes.types import (
     FORMATS,
     PRECISIONS,
     SCHEMA_VERSION,
+    SUFFIX_OF,
     Artifact,
     BundleFile,
     Manifest,
     Origin,
     Parity,
 )
-
-SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 4)),), (TensorSpec("y", "float32", ("batch", 2)),))
-PARITY = Parity(1e-7, 2e-7, 1.0, None, 0.5, 1e-4, 3, ExecutedBy("onnxruntime", "1.20", "physical"), "pass")
-MANIFEST = Manifest(
-    schema_version=SCHEMA_VERSION,
-    name="tiny",
-    origin=Origin("tiny.py:make", "factory", "00ff", "random", 10),
-    signature=SIGNATURE,
-    artifacts=(Artifact("onnx", "model.onnx", 3, "ab", "float32", SIGNATURE, PARITY),),
-    files=(BundleFile("golden.npz", 5, "cd"),),
-    tool_versions={"torch": "2.13"},
-    settings={"opset": 20, "atol": 0.5, "name": "x", "flag": True},
-)
-
-
-def as_json(manifest: Manifest = MANIFEST) -> Any:
-    return json.loads(json.dumps(asdict(manifest)))
-
-
-def with_value(path: str, value: Any) -> Any:
-    """The manifest's JSON with the value at a path like `artifacts.0.parity.samples` replaced."""
-    document = as_json()
-    *parents, last = path.split(".")
-    place = document
-    for part in parents:
-        place = place[int(part)] if isinstance(place, list) else place[part]
-    place[int(last) if isinstance(place, list) else last] = value
-    return document
+from tests.runtimes.manifests import MANIFEST, as_json, with_value
 
 
 def without(path: str) -> Any:
@@ -220,6 +195,7 @@ def test_what_may_be_absent_gets_its_default():
     assert VALIDATOR.is_valid(document)
 
 
+@pytest.mark.slow
 def test_a_real_manifest_fits_the_json_schema_and_comes_back(exported):
     text = (exported("two_inputs") / "manifest.json").read_text()
     VALIDATOR.validate(json.loads(text))
@@ -254,6 +230,12 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path):
     )
 
 
+def test_a_pipe_is_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(BadInput, match=r"no bundle here \(not a regular file\); give a folder that"):
+        read_manifest(tmp_path)
+
+
 def test_a_file_is_no_bundle(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match=r"no bundle here \(Not a directory\)"):
@@ -265,7 +247,7 @@ def test_a_file_is_no_bundle(tmp_path):
     [
         ("", "Expecting value"),
         ("{", "Expecting property name"),
-        ("[" * 200_000, "maximum recursion depth"),
+        ("[" * 200_000, "nested more than 64 deep"),
         (json.dumps(asdict(MANIFEST)).replace("0.5", "NaN"), "NaN is no JSON"),
         (json.dumps(asdict(MANIFEST)).replace("0.5", "-Infinity"), "-Infinity is no JSON"),
     ],
@@ -297,18 +279,22 @@ def test_a_manifest_without_schema_version_is_refused(tmp_path, document):
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("artifacts.0.format", "torchscript", "'torchscript' is none of onnx, tflite, coreml"),
-        ("artifacts.0.precision", "float64", "'float64' is none of float32, float16, int8, int4, ternary"),
-        ("artifacts.0.compute", "int8", "'int8' is none of float32, float16"),
+        ("artifacts.0.format", "torchscript", "artifacts[0].format: 'torchscript' is none of onnx, tflite, coreml"),
+        (
+            "artifacts.0.precision",
+            "float64",
+            "artifacts[0].precision: 'float64' is none of float32, float16, int8, int4, ternary",
+        ),
+        ("artifacts.0.compute", "int8", "artifacts[0].compute: 'int8' is none of float32, float16"),
         (
             "artifacts.0.parity.executed_by.kind",
             "guessed",
-            "'guessed' is none of physical, emulated, browser, off-device",
+            "artifacts[0].parity.executed_by.kind: 'guessed' is none of physical, emulated, browser, off-device",
         ),
     ],
 )
 def test_an_unknown_word_is_refused_with_the_known_ones(tmp_path, path, value, says):
-    assert refusal(tmp_path, with_value(path, value)) == says
+    assert refusal(tmp_path, with_value(path, value)) == f"{says}; do not trust this bundle"
 
 
 @pytest.mark.parametrize("atol", ["0.1", True])
@@ -320,7 +306,7 @@ def test_a_tolerance_that_is_no_number_is_refused(tmp_path, atol):
 ESCAPES = ["/etc/passwd", "..", "../x", "a/../../x", "a/..", "", ".", "a\\..\\x", "\\\\host\\x", "C:x", "C:/x", "//h/x"]
 
 
-@pytest.mark.parametrize("place", ["artifacts.0.path", "files.0.path"])
+@pytest.mark.parametrize("place", ["artifacts.0.path", "files.1.path"])
 @pytest.mark.parametrize("name", ESCAPES)
 def test_a_path_that_leads_out_is_refused(tmp_path, place, name):
     line = refusal(tmp_path, with_value(place, name))
@@ -329,7 +315,7 @@ def test_a_path_that_leads_out_is_refused(tmp_path, place, name):
 
 @pytest.mark.parametrize("name", ["a", "a/b", "a..b", "..a", "ä b"])
 def test_a_path_that_stays_inside_is_read(tmp_path, name):
-    assert read_manifest(write(tmp_path, with_value("files.0.path", name))).files[0].path == name
+    assert read_manifest(write(tmp_path, with_value("files.1.path", name))).files[1].path == name
 
 
 def test_digest_of_a_file(tmp_path):
@@ -478,3 +464,205 @@ def test_a_field_that_may_be_a_tuple_or_null():
     assert from_json(kind, [1, 2]) == (1, 2) and from_json(kind, None) is None and from_json(kind, []) == ()
     with pytest.raises(BadInput, match=r"affinity: 3 is not a list"):
         from_json(kind, 3, "affinity")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("artifacts", [], "the manifest has no artifacts"),
+        ("artifacts.0.golden", "other.npz", "artifacts[0].golden: 'other.npz' is not among the files"),
+        ("artifacts.0.path", "model.tflite", "artifacts[0].path: 'model.tflite' is no onnx file"),
+        ("artifacts.0.format", "coreml", "artifacts[0].path: 'model.onnx' is no coreml file"),
+        ("artifacts.0.parity.verdict", "fail", "artifacts[0].parity.reason: a verdict fails for a reason"),
+        ("artifacts.0.parity.reason", "it is off", "artifacts[0].parity.reason: a verdict fails for a reason"),
+        ("artifacts.0.noise", {"z": 1.0}, "artifacts[0].noise: 'z' is none of its outputs"),
+        (
+            "artifacts.0.signature.inputs.0.name",
+            "z",
+            "artifacts[0].signature.inputs: not the names of the model's inputs",
+        ),
+        ("artifacts.0.signature.inputs.0.dtype", "int32", "inputs[0].dtype: int32 where the model has float32"),
+        ("artifacts.0.signature.inputs.0.dtype", "float64", "inputs[0].dtype: float64 where the model has float32"),
+        ("artifacts.0.signature.inputs.0.shape", [4], "inputs[0].shape: [4] where the model has ['batch', 4]"),
+        ("artifacts.0.signature.inputs.0.shape.1", 5, "shape: ['batch', 5] where the model has ['batch', 4]"),
+        ("artifacts.0.signature.inputs.0.shape.1", "n", "shape: ['batch', 'n'] where the model has ['batch', 4]"),
+        ("signature.outputs", [], "signature.outputs: there is none"),
+        ("signature.inputs.0.shape", [1] * 17, "signature.inputs[0].shape: more than 16 axes"),
+        ("signature.inputs.0.shape", [2**20] * 2, "signature.inputs[0].shape: more than 16 axes, or than 17179869184"),
+        ("files.1.path", "golden.npz", "path 'golden.npz' is the same as, or lies in, 'golden.npz'"),
+        ("files.1.path", "Golden.NPZ", "path 'Golden.NPZ' is the same as, or lies in, 'golden.npz'"),
+        ("files.1.path", "ＧＯＬＤＥＮ.npz", "path 'ＧＯＬＤＥＮ.npz' is the same as, or lies in, 'golden.npz'"),
+        ("files.1.path", "golden.npz.", "path 'golden.npz.' is the same as, or lies in, 'golden.npz'"),
+        ("files.1.path", "model.onnx /x", "path 'model.onnx /x' is the same as, or lies in, 'model.onnx'"),
+        ("files.1.path", "model.onnx/x", "path 'model.onnx/x' is the same as, or lies in, 'model.onnx'"),
+        ("files.1.path", "manifest.sig", "path 'manifest.sig' is the same as, or lies in, 'manifest.sig'"),
+        ("files.1.path", "Manifest.json", "path 'Manifest.json' is the same as, or lies in, 'manifest.json'"),
+        ("ledger.0.waterfall", {"a": 4}, "ledger[0].waterfall: its parts do not add up to size_bytes"),
+        ("ledger.0.stage", "integer", "ledger[0].stage: the recipe has no stage 0 'integer'"),
+        ("ledger.0.index", 2, "ledger[0].stage: the recipe has no stage 2 'original'"),
+        ("ledger.0.nonzero", 11, "ledger[0].nonzero: more than there are parameters"),
+        ("ledger.0.sparse_bytes", 4, "ledger[0]: sparse_bytes and gzip_bytes are not above size_bytes"),
+        ("ledger.0.gzip_bytes", 4000, "ledger[0]: sparse_bytes and gzip_bytes are not above size_bytes"),
+        ("ledger.0.accuracy.value", 0.7, "ledger[0].accuracy: the value lies outside of its interval"),
+        ("ledger.0.latency.speedup", 2.0, "ledger[0].latency: the speed-up lies outside of its interval"),
+        ("ledger.1.format", "coreml", "ledger: its formats are not those of the artifacts"),
+        ("ledger", [as_json()["ledger"][0]], "ledger: its onnx rows are not one of each stage, in order"),
+        ("ledger", as_json()["ledger"][::-1], "ledger: its onnx rows are not one of each stage, in order"),
+        ("ledger", as_json()["ledger"] * 2, "ledger: its onnx rows are not one of each stage, in order"),
+        ("artifacts.0.size_bytes", 4, "artifacts[0].size_bytes: the ledger's last onnx file has another size"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, path, value, says):
+    line = refusal(tmp_path, with_value(path, value))
+    assert says in line and line.endswith("; do not trust this bundle"), line
+
+
+def test_a_ledger_has_no_row_of_an_update(tmp_path):
+    document = with_value("recipe", [*as_json()["recipe"], {"name": "task vector", "settings": {}}])
+    assert len(read_manifest(write(tmp_path, document)).ledger) == 2
+
+
+def test_an_integer_may_be_narrowed_and_an_axis_fixed(tmp_path):
+    document = with_value("signature.inputs.0.dtype", "int64")
+    with_value("artifacts.0.signature.inputs.0.dtype", "int32", document)
+    with_value("artifacts.0.signature.inputs.0.shape.0", 1, document)
+    assert read_manifest(write(tmp_path, document)).artifacts[0].signature.inputs[0].shape == (1, 4)
+
+
+def test_the_suffixes_of_artifacts_are_those_of_the_runtimes():
+    from runtimes.session import SUFFIXES
+
+    assert {suffix: name for name, suffix in SUFFIX_OF.items()} == SUFFIXES
+
+
+@pytest.fixture
+def whole(tmp_path) -> tuple[Path, Manifest]:
+    """A bundle with a package folder and a file in a folder, all of them as the manifest says."""
+    bundle = tmp_path / "bundle"
+    names = ("golden.npz", "report/page.md", "model.mlpackage/Data/x")
+    package(bundle, {name: name.encode() for name in (*names, "manifest.json", "manifest.sig", "export.log")})
+    artifact = replace(
+        MANIFEST.artifacts[0], format="coreml", path="model.mlpackage", **kept(bundle / "model.mlpackage")
+    )
+    files = tuple(BundleFile(name, *digest(bundle / name)) for name in names[:2])
+    return bundle, replace(MANIFEST, artifacts=(artifact,), files=files)
+
+
+def kept(path: Path) -> dict[str, Any]:
+    return dict(zip(("size_bytes", "sha256"), digest(path), strict=True))
+
+
+def test_a_whole_bundle_is_whole_with_its_signature_and_the_log_of_an_old_export(whole):
+    check_files(*whole)
+    assert strays(*whole) == ()
+
+
+@pytest.mark.parametrize("other", ["X", "x.", "x ", "\u200dx", "ｘ"], ids=ascii)
+def test_a_package_holds_no_two_paths_that_a_file_system_may_take_for_one(whole, other):
+    """Copied to such a disk, one would take the other's place; the package's hash covers both."""
+    bundle, manifest = whole
+    (bundle / "model.mlpackage/Data" / other).touch()
+    own = replace(manifest.artifacts[0], **kept(bundle / "model.mlpackage"))
+    (stray,) = strays(bundle, replace(manifest, artifacts=(own,)))
+    assert "a file system may take it for 'model.mlpackage/Data/" in stray.fault
+
+
+def test_spellings_of_one_name_are_folded_alike():
+    """Greek's capital with its accent folds to letters that have another spelling of their own."""
+    assert folded("\u03aa\u0301") == folded("\u0390") and folded("a/b") != folded("ab")
+
+
+def add_file(bundle: Path) -> str:
+    (bundle / "more.bin").touch()
+    return "'more.bin': not in the manifest"
+
+
+def add_deep_file(bundle: Path) -> str:
+    (bundle / "report" / "more").touch()
+    return "'report/more': not in the manifest"
+
+
+def add_link(bundle: Path) -> str:
+    (bundle / "LICENSE").symlink_to("/etc/hostname")
+    return "'LICENSE': a bundle holds no symbolic link"
+
+
+def log_as_link(bundle: Path) -> str:
+    (bundle / "export.log").unlink()
+    (bundle / "export.log").symlink_to("/etc/hostname")
+    return "'export.log': a bundle holds no symbolic link"
+
+
+def log_as_folder(bundle: Path) -> str:
+    (bundle / "export.log").unlink()
+    package(bundle / "export.log", {"x": b""})
+    return "'export.log': not in the manifest"
+
+
+def add_empty_folder(bundle: Path) -> str:
+    (bundle / "report" / "empty").mkdir()
+    return "'report/empty': a bundle holds no empty folder"
+
+
+def add_folder(bundle: Path) -> str:
+    package(bundle / "more", {"x": b""})
+    return "'more': not in the manifest; 'more/x': not in the manifest"
+
+
+def add_pipe(bundle: Path) -> str:
+    os.mkfifo(bundle / "pipe")
+    return "'pipe': a bundle holds no special file"
+
+
+def add_to_package(bundle: Path) -> str:
+    (bundle / "model.mlpackage" / "more").touch()
+    return "model.mlpackage: its bytes are not those of the manifest"
+
+
+def remove(bundle: Path) -> str:
+    (bundle / "golden.npz").unlink()
+    return "golden.npz: missing, or not a regular file"
+
+
+def rename(bundle: Path) -> str:
+    (bundle / "golden.npz").rename(bundle / "golden2.npz")
+    return "golden.npz: missing, or not a regular file; 'golden2.npz': not in the manifest"
+
+
+def link_listed(bundle: Path) -> str:
+    (bundle / "golden.npz").rename(bundle.parent / "golden.npz")
+    (bundle / "golden.npz").symlink_to(bundle.parent / "golden.npz")
+    return "golden.npz: missing, or not a regular file"
+
+
+def name_with_escape(bundle: Path) -> str:
+    (bundle / "\x1b[2J").touch()
+    return "'\\x1b[2J': not in the manifest"
+
+
+CHANGES = [add_file, add_deep_file, add_link, log_as_link, log_as_folder, add_empty_folder, add_folder, add_pipe]
+CHANGES += [add_to_package, remove, rename, link_listed, name_with_escape]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_not_listed_regular_and_covered_is_refused(whole, change):
+    bundle, manifest = whole
+    says = change(bundle)
+    with pytest.raises(ParityFailed) as caught:
+        check_files(bundle, manifest)
+    assert str(caught.value).startswith(f"{bundle}: {says}")
+    assert str(caught.value).endswith("; do not ship it, export it again")
+
+
+def test_an_artifact_that_was_never_proven_is_refused(whole):
+    bundle, manifest = whole
+    failed = replace(manifest.artifacts[0], parity=replace(manifest.artifacts[0].parity, verdict="fail", reason="off"))
+    with pytest.raises(ParityFailed, match=r"model\.mlpackage was never proven"):
+        check_files(bundle, replace(manifest, artifacts=(failed,)))
+
+
+def test_of_a_folder_full_of_others_files_only_some_are_told(whole):
+    bundle, manifest = whole
+    for i in range(100):
+        (bundle / f"file{i}").touch()
+    assert len(strays(bundle, manifest)) == 20

@@ -393,7 +393,6 @@ def test_missing_weights_are_refused(model_path, damage: Callable[[Path], None])
         (lambda path: (path / "Manifest.json").write_text("{"), "JSONDecodeError"),
         (lambda path: (path / "Manifest.json").write_text("[]"), "TypeError"),
         (lambda path: (path / "Manifest.json").write_text("{}"), "KeyError"),
-        (lambda path: (path / "Data/com.apple.CoreML/model.mlmodel").unlink(), "FileNotFoundError"),
         (lambda path: truncate(path / "Data/com.apple.CoreML/model.mlmodel"), "DecodeError"),
     ],
 )
@@ -404,6 +403,18 @@ def test_damaged_packages_are_refused(model_path, damage: Callable[[Path], Any],
         open_session(path)
     assert str(caught.value).startswith(f"{path}: not a readable Core ML package ({cause}: ")
     assert str(caught.value).endswith("; export the model again")
+
+
+def test_weights_in_another_place_than_beside_the_specification_are_refused(model_path) -> None:
+    path = model_path()
+    file = path / "Data/com.apple.CoreML/model.mlmodel"
+    inside, outside = b"@model_path/weights/weight.bin", b"@model_path/../../../weight.bi"
+    assert len(inside) == len(outside) and inside in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(inside, outside))
+    with pytest.raises(BadInput) as caught:
+        open_session(path)
+    says = "its weights lie in '@model_path/../../../weight.bi', not in @model_path/weights; do not trust it"
+    assert str(caught.value) == f"{file.parent / 'weights'}: {says}"
 
 
 def truncate(path: Path) -> None:
@@ -438,7 +449,7 @@ def test_coremltools_not_installed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BadInput) as caught:
         open_session(tmp_path)
-    assert str(caught.value) == "coremltools is not installed; pip install 'pocketship[export]'"
+    assert str(caught.value) == "coremltools is not installed; pip install 'pocketship[coreml]'"
 
 
 def test_an_index_out_of_range_is_named(model_path) -> None:

@@ -130,7 +130,7 @@ def test_the_childs_side_compares_all_samples(exported, name, tmp_path):
     }
     value = parity.run_and_compare(job, lambda event: None)
     assert value["parity"]["verdict"] == "pass"
-    assert value["parity"]["samples"] == 3
+    assert value["parity"]["samples"] == 8
     assert value["parity"]["sensitivity"] > 0.1
     assert {spec["name"] for spec in value["signature"]["inputs"]} == {"a", "b"}
     value = parity.run_and_compare({**job, "limits": {"rtol": 0.0, "atol": 1e-12, "noise": {}}}, lambda event: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 from pathlib import Path
@@ -79,19 +80,38 @@ def test_a_folder_is_no_artifact(tmp_path, name):
     assert refusal(tmp_path / name).startswith(CANNOT[name])
 
 
-def test_a_tflite_file_without_signature_is_refused(exported, tmp_path):
+def no_signature(model) -> None:
+    model.signatureDefs = []
+
+
+def two_signatures(model) -> None:
+    """Which of them an app runs is its own matter."""
+    other = copy.deepcopy(model.signatureDefs[0])
+    other.signatureKey = b"other"
+    model.signatureDefs.append(other)
+
+
+def signature_of_a_second_graph(model) -> None:
+    """The first one, which an app runs that names no signature, would be proven by nobody."""
+    model.subgraphs.append(copy.deepcopy(model.subgraphs[0]))
+    model.signatureDefs[0].subgraphIndex = 1
+
+
+@pytest.mark.parametrize("change", [no_signature, two_signatures, signature_of_a_second_graph])
+def test_a_tflite_file_has_one_signature_that_of_its_first_graph(exported, tmp_path, change):
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     content = (exported("two_inputs") / "model.tflite").read_bytes()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    model.signatureDefs = []
+    change(model)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     (tmp_path / "model.tflite").write_bytes(builder.Output())
     with pytest.raises(BadInput) as caught:
         open_session(tmp_path / "model.tflite")
-    assert str(caught.value) == f"{tmp_path}/model.tflite: the file has no signature; convert it with one"
+    cause = "the file has not one signature, that of its first graph; convert it with one"
+    assert str(caught.value) == f"{tmp_path}/model.tflite: {cause}"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +183,7 @@ def test_a_path_is_taken_as_text_too(exported, tmp_path):
 SIGNATURE = Signature((TensorSpec("ids", "int32", (1, "n")), TensorSpec("x", "float32", ())), ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CANNOT)
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_runtime_computes_with_the_threads_it_is_given(exported, name, threads):
@@ -267,3 +288,30 @@ def test_fit_gives_rows_that_lie_one_after_another():
 
 def test_fit_takes_lists():
     assert fit([[1, 2]], spec("int32", 1, 2)).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "asked"),
+    [
+        ("flags : avx2 avx512_vnni amx_int8\n", False),
+        ("flags : avx_vnni\n", False),
+        ("flags : avx2\n", True),
+        (None, True),
+    ],
+    ids=["VNNI and AMX", "VNNI of 256 bits", "AVX2", "not Linux"],
+)
+def test_exact_int8_is_asked_for_where_the_processor_may_saturate(cpuinfo, asked, tmp_path, monkeypatch):
+    import onnxruntime
+
+    from runtimes import onnx_runtime
+
+    monkeypatch.setattr(onnx_runtime, "CPUINFO", str(tmp_path / "cpuinfo"))
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    options = onnxruntime.SessionOptions()
+    onnx_runtime.ask_for_exact_int8(options)
+    if asked:
+        assert options.get_session_config_entry(onnx_runtime.EXACT_INT8[0]) == onnx_runtime.EXACT_INT8[1]
+    else:
+        with pytest.raises(RuntimeError, match="does not have configuration with key"):
+            options.get_session_config_entry(onnx_runtime.EXACT_INT8[0])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from benchmarks.agent.loop import LEAST_ROUNDS
 from benchmarks.job import Job, JobArtifact, Json
+from benchmarks.results.events import UNREADABLE
 from runtimes.errors import BadInput
 
 WARMUP_S = 0.5
@@ -29,6 +30,7 @@ TIMINGS = re.compile(
     r"Warmup \(avg\): (?P<warmup>[\d.e+]+), Inference \(avg\): (?P<average>[\d.e+]+)"
 )
 STATISTICS = re.compile(r"\bcount=(\d+)((?: \w+=[\d.e+-]+)*)")
+WHOLE = re.compile(r"-?\d{1,15}", re.ASCII)
 PEAK = re.compile(r"peak memory footprint \(MB\)[^:]*: ([\d.e+]+)")
 LOOK = f"""look() {{
 read up rest </proc/uptime; echo "{MARK} look $1 $up"
@@ -129,25 +131,47 @@ def script(job: Job, binary: str, path_of: Callable[[JobArtifact], str], lock: s
 
 def events(job: Job, lines: Iterable[str], version: str) -> Iterator[Json]:
     """Events of the script's output, as soon as an invocation has ended; `version` names the binary."""
-    kind, when, case, started_s, rounds = "", "", 0, 0.0, 0
-    begun_s: float | None = None
-    said: list[str] = []
+    script = _Script(version)
     for line in lines:
-        if not line.startswith(MARK):
-            said.append(line)
-            continue
-        words = line.split()
-        if words[1] == "round":
-            rounds += 1
-            yield {"event": "progress", "done": rounds, "total": LEAST_ROUNDS}
-        elif words[1] == "exit" and kind == "look":
-            yield {"event": "condition", "at_ns": round((started_s - (begun_s or 0)) * 1e9), **condition_of(when, said)}
-        elif words[1] == "exit":
-            yield from _told(kind, case, int(words[2]), "".join(said), started_s - (begun_s or 0), rounds, version)
+        try:
+            told = script.take(line)
+        except (IndexError, ValueError, OverflowError) as error:  # whatever stands where the script's own words do
+            yield {UNREADABLE: f"{line.strip()[:100]!r}, which is none of benchmark_model's lines ({error})"}
         else:
-            kind, when, started_s, said = words[1], words[2], float(words[3]), []
-            case = int(when) if when.isdigit() else 0
-            begun_s = started_s if begun_s is None else begun_s
+            yield from told
+
+
+class _Script:
+    """How far the script is, by its output."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._kind, self._when, self._case, self._started_s, self._rounds = "", "", 0, 0.0, 0
+        self._begun_s: float | None = None
+        self._said: list[str] = []
+
+    def take(self, line: str) -> list[Json]:
+        """What a line completes.
+
+        Raises IndexError, ValueError or OverflowError for one that is none of the script's.
+        """
+        if not line.startswith(MARK):
+            self._said.append(line)
+            return []
+        words = line.split()
+        at_s = self._started_s - (self._begun_s or 0)
+        if words[1] == "round":
+            self._rounds += 1
+            return [{"event": "progress", "done": self._rounds, "total": LEAST_ROUNDS}]
+        if words[1] == "exit" and self._kind == "look":
+            return [{"event": "condition", "at_ns": round(at_s * 1e9), **condition_of(self._when, self._said)}]
+        if words[1] == "exit":
+            text = "".join(self._said)
+            return list(_told(self._kind, self._case, int(words[2]), text, at_s, self._rounds, self._version))
+        self._kind, self._when, self._started_s, self._said = words[1], words[2], float(words[3]), []
+        self._case = int(self._when) if self._when.isdecimal() else 0
+        self._begun_s = self._started_s if self._begun_s is None else self._begun_s
+        return []
 
 
 def _told(kind: str, case: int, code: int, text: str, at_s: float, rounds: int, version: str) -> Iterator[Json]:
@@ -197,11 +221,11 @@ def condition_of(when: str, lines: Iterable[str]) -> Json:
     khz, governors, zones = [], [], []
     for line in lines:
         name, _, value = line.strip().rpartition(" ")
-        if name == "khz" and value.isdigit():
+        if name == "khz" and WHOLE.fullmatch(value):
             khz.append(int(value))
         elif name == "governor":
             governors.append(value)
-        elif name.endswith("millidegrees") and value.lstrip("-").isdigit():
+        elif name.endswith("millidegrees") and WHOLE.fullmatch(value):
             zones.append((name, int(value) / 1000))
     zones = [
         (name, celsius) for name, celsius in zones if -40 < celsius <= 150
@@ -259,7 +283,7 @@ def _operations(text: str) -> tuple[tuple[str, int, float], ...]:
     found = []
     for line in table.splitlines()[2:] if summary else ():  # the title's end and the columns' names
         cells = [cell.strip() for cell in line.split("\t") if cell.strip()]
-        if len(cells) < 3 or not cells[1].isdigit():
+        if len(cells) < 3 or not WHOLE.fullmatch(cells[1]):
             break
         found.append((cells[0], int(cells[1]), float(cells[2])))
     return tuple(found)

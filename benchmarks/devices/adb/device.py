@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shlex
-import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +20,10 @@ from benchmarks.devices import Interrupted, OnEvent, Options
 from benchmarks.devices.adb import benchmark_model
 from benchmarks.devices.adb.link import EXIT, Phone, pick
 from benchmarks.devices.adb.tensor_files import unpack
+from benchmarks.devices.lines import told_by
 from benchmarks.job import Job, Json
 from runtimes.errors import BadInput, NotInstalled
+from runtimes.scratch import scratch_folder
 
 FOLDER = "/data/local/tmp/pocketship"
 RUNNERS = Path(__file__).resolve().parents[3] / "build" / "runner"
@@ -35,6 +37,7 @@ BUILDS = {
 MARGIN_S = 60.0
 """How much longer than the runner itself waits for a model."""
 LOCKED = 75
+DIGITS = re.compile(r"\d{1,12}(?!\S)", re.ASCII)
 QEMU_PROPERTIES = ("ro.kernel.qemu", "ro.boot.qemu")
 LOOK = """getprop 2>/dev/null | grep -a -E '^\\[ro\\.' | sed 's/^/p /'
 echo "architecture $(uname -m)"
@@ -59,17 +62,17 @@ def run(target: str, job: Job, files: Mapping[str, Path], options: Options, on_e
     Interrupted where the link is lost, the runner is killed, or the phone is full.
     """
     onnx, tflite = _cases(job, options)
-    phone = Phone(pick(target))
+    phone = Phone(pick(target), options.check)
     found = look(phone)
     runner = _runner(found, phone) if onnx else None
     on_event({"event": "device", "facts": found.facts})
     folder = f"{FOLDER}/jobs/{hashlib.sha256(job.id.encode()).hexdigest()[:16]}"
     try:
-        with tempfile.TemporaryDirectory(prefix="pocketship-") as here:
+        with scratch_folder() as here:
             if runner:
-                wanted = {**_files_of(job, onnx, files, Path(here)), **runner}
+                wanted = {**_files_of(job, onnx, files, here), **runner}
                 put(phone, wanted, folder)
-                _run_ours(phone, job, onnx, list(runner), folder, Path(here), on_event)
+                _run_ours(phone, job, onnx, list(runner), folder, here, on_event)
             if tflite and options.runner:
                 part = _part(job, tflite)
                 wanted = {
@@ -77,10 +80,15 @@ def run(target: str, job: Job, files: Mapping[str, Path], options: Options, on_e
                 }
                 binary = _content_name(options.runner, "-benchmark_model")
                 put(phone, {**wanted, binary: options.runner}, folder)
-                _run_theirs(phone, part, tflite, binary, folder, Path(here), on_event)
+                _run_theirs(phone, part, tflite, binary, folder, here, on_event)
     finally:
         phone.forget(folder)
     on_event({"event": "end"})
+
+
+def reach(target: str, options: Options) -> None:
+    """See that the phone is connected and ready; raises as `pick` does."""
+    pick(target)
 
 
 def _cases(job: Job, options: Options) -> tuple[list[int], list[int]]:
@@ -126,7 +134,7 @@ def look(phone: Phone) -> Found:
     build = f"{system}-{architecture}" if not abi.startswith("armeabi") else abi  # of a 64-bit kernel below it, too
     if build not in BUILDS:
         raise BadInput(f"no runner is built for {build}", where=phone.where, remedy="use a 64-bit ARM phone")
-    memory = told.get("MemTotal", "").split()
+    cores, memory_kb = (DIGITS.match(told.get(name, "")) for name in ("cores", "MemTotal"))
     facts = {
         "model": _named(properties, "ro.product.manufacturer", "ro.product.model") or "unknown",
         "family": "phone" if android else "board",
@@ -134,8 +142,8 @@ def look(phone: Phone) -> Found:
         or properties.get("ro.board.platform")
         or properties.get("ro.hardware", "unknown"),
         "architecture": architecture,
-        "cores": int(told["cores"]) if told.get("cores", "").isdigit() else None,
-        "memory_bytes": int(memory[0]) * 1024 if memory else None,
+        "cores": int(cores[0]) if cores else None,
+        "memory_bytes": int(memory_kb[0]) * 1024 if memory_kb else None,
         "os": f"Android {android} (API {properties.get('ro.build.version.sdk', '?')})" if android else "Linux",
         "executed": "emulated" if emulated else "physical",
         "emulator": "Android's emulator (QEMU)" if emulated else "",
@@ -172,7 +180,7 @@ def put(phone: Phone, wanted: Mapping[str, Path], folder: str) -> None:
     store = f"{FOLDER}/files"
     made = f"mkdir -p {shlex.join([store, folder])} && cd {shlex.quote(store)}"
     listing = phone.shell(f"{made} && sha256sum {shlex.join(wanted)} 2>/dev/null")
-    there = {name: digest for digest, name in (line.split() for line in listing.output.splitlines() if line.strip())}
+    there = {words[1]: words[0] for words in map(str.split, listing.output.splitlines()) if len(words) == 2}
     for name, path in wanted.items():
         if there.get(name) != sha256_of(path):
             phone.push(path, f"{store}/{name}")
@@ -223,9 +231,7 @@ def _run_ours(
             event = event_of(line)
             if event is None or event.get("event") in ("device", "end"):
                 continue
-            if type(event.get("case")) is int and 0 <= event["case"] < len(cases):
-                event["case"] = cases[event["case"]]
-            on_event(event)
+            on_event(_of_whole_job(event, cases))
 
 
 def _run_theirs(
@@ -242,7 +248,14 @@ def _run_theirs(
     quiet_s = job.timeout_s + MARGIN_S
     with contextlib.closing(_run(phone, shlex.join(["sh", f"{folder}/bench.sh"]), quiet_s, "benchmark_model")) as lines:
         for event in benchmark_model.events(job, (line.decode(errors="replace") for line in lines), binary[:16]):
-            on_event({**event, "case": cases[event["case"]]} if "case" in event else event)
+            on_event(_of_whole_job(event, cases))
+
+
+def _of_whole_job(event: Json, cases: list[int]) -> Json:
+    """An event of a part of the job, whose cases have these numbers in the whole; of a case that it lacks, of none."""
+    case = event.get("case")
+    whole = cases[case] if type(case) is int and 0 <= case < len(cases) else None
+    return {**event, "case": whole} if "case" in event else event
 
 
 def _run(phone: Phone, command: str, quiet_s: float, name: str) -> Generator[bytes, None, None]:
@@ -272,8 +285,5 @@ def _run(phone: Phone, command: str, quiet_s: float, name: str) -> Generator[byt
 
 def event_of(line: bytes) -> Json | None:
     """The event of a line of the runner's output; None for what a library or the system's linker printed between."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    event = told_by(line)
+    return event if isinstance(event.get("event"), str) else None

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import re
+import selectors
 import shlex
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.devices import Interrupted
+from benchmarks.devices import CHECK_S, Interrupted
 from runtimes.errors import BadInput, NotInstalled, PocketshipError
 
 COMMAND_S = 60.0
 SLOWEST_BYTES_PER_S = 500_000
 """A link that is slower than this is taken for dead."""
 LONGEST_LINE_BYTES = 1 << 28
+MOST_ANSWER_BYTES, CHUNK_BYTES = 1 << 24, 1 << 16
 STDERR_TAIL_BYTES = 4096
 EXIT = "@exit "
 """What a command's last line begins with: adb's own exit code does not tell a dropped link from a failed command."""
@@ -84,21 +89,48 @@ def _adb(*words: str, timeout_s: float = COMMAND_S) -> subprocess.CompletedProce
     client = shutil.which("adb")
     if client is None:
         raise NotInstalled("adb is not installed", remedy="apt install adb, or install Android's platform-tools")
-    try:
-        return subprocess.run(
-            [client, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Interrupted(
-            "link-lost", f"adb gave no answer within {timeout_s:g} s", where=" ".join(words[:3]), remedy=LINK_REMEDY
-        ) from error
+    pipe, where = subprocess.PIPE, " ".join(words[:3])
+    with subprocess.Popen([client, *words], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        try:
+            stdout, stderr = _answer(process, time.monotonic() + timeout_s)
+            code = process.wait(timeout_s)
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
+            what = f"adb gave no answer within {timeout_s:g} s"
+            raise Interrupted("link-lost", what, where=where, remedy=LINK_REMEDY) from error
+        except OverflowError as error:
+            what = f"an answer of more than {MOST_ANSWER_BYTES:,} bytes is of no bench"
+            raise Interrupted("malformed", what, where=where, remedy="do not trust this phone") from error
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(words, code, stdout, stderr)
+
+
+def _answer(process: subprocess.Popen[bytes], until_s: float) -> list[bytes]:
+    """All of a process's stdout and stderr; raises TimeoutError where it does not end, OverflowError for too much."""
+    assert process.stdout and process.stderr
+    found = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    with selectors.DefaultSelector() as waiting:
+        for descriptor in found:
+            waiting.register(descriptor, selectors.EVENT_READ)
+        while waiting.get_map():
+            ready = waiting.select(max(0.0, until_s - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                chunk = os.read(key.fd, CHUNK_BYTES)
+                found[key.fd] += chunk
+                if not chunk:
+                    waiting.unregister(key.fd)
+                if len(found[key.fd]) > MOST_ANSWER_BYTES:
+                    raise OverflowError
+    return [bytes(part) for part in found.values()]
 
 
 class Phone:
     """A phone that `pick` found."""
 
-    def __init__(self, serial: str) -> None:
-        self.serial = serial
+    def __init__(self, serial: str, check: Callable[[], None] = lambda: None) -> None:
+        self.serial, self._check = serial, check
         self.where = f"adb://{serial}"
 
     def shell(self, command: str, timeout_s: float = COMMAND_S) -> Done:
@@ -108,14 +140,14 @@ class Phone:
         """
         done = _adb("-s", self.serial, "shell", marked(command), timeout_s=timeout_s)
         output, marker, code = done.stdout.decode(errors="replace").rpartition(EXIT)
-        if not marker or not code.strip().isdigit():
+        if not marker or not re.fullmatch(r"\d{1,3}", code.strip(), re.ASCII):
             raise self.lost(done.stderr)
         return Done(int(code), output, one_line(done.stderr))
 
     def push(self, path: Path, to: str) -> None:
         """Put a file on the phone: under another name first, so that half a file is never taken for a whole one.
 
-        Raises Interrupted where the link is lost or the phone is full, PocketshipError where the phone refuses.
+        Raises Interrupted where the link is lost or the phone is full, BadInput where the phone refuses.
         """
         timeout_s = COMMAND_S + path.stat().st_size / SLOWEST_BYTES_PER_S
         part = f"{to}.part"
@@ -132,7 +164,8 @@ class Phone:
                 "disk-full", "the phone has no room left", where=self.where, remedy="free some of its storage"
             )
         if "remote " in said:
-            raise PocketshipError(f"the phone does not take {path.name} ({said})", where=self.where)
+            remedy = "look at its storage with adb shell df, and bench again"
+            raise BadInput(f"the phone does not take {path.name} ({said})", where=self.where, remedy=remedy)
         raise self.lost(done.stderr or done.stdout)
 
     def forget(self, path: str) -> None:
@@ -156,7 +189,7 @@ class Phone:
             )
             try:
                 ended = False
-                for line in _lines_of(process, quiet_s):
+                for line in _lines_of(process, quiet_s, self._check):
                     ended = ended or line.startswith(EXIT.encode())
                     if line:
                         yield line
@@ -179,7 +212,9 @@ class Phone:
         return Interrupted("link-lost", what + detail, where=self.where, remedy=LINK_REMEDY)
 
 
-def _lines_of(process: subprocess.Popen[bytes], quiet_s: float) -> Generator[bytes, None, None]:
+def _lines_of(
+    process: subprocess.Popen[bytes], quiet_s: float, check: Callable[[], None]
+) -> Generator[bytes, None, None]:
     """Lines until the process closes its stdout; an empty one where none came for `quiet_s`."""
     found: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
@@ -191,12 +226,17 @@ def _lines_of(process: subprocess.Popen[bytes], quiet_s: float) -> Generator[byt
         found.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    heard_s = time.monotonic()
     while True:
+        check()
         try:
-            line = found.get(timeout=quiet_s)
+            line = found.get(timeout=min(CHECK_S, quiet_s))
         except queue.Empty:
+            if time.monotonic() - heard_s < quiet_s:
+                continue
             yield b""
             return
+        heard_s = time.monotonic()
         if line is None:
             return
         if len(line) >= LONGEST_LINE_BYTES:

@@ -16,17 +16,18 @@ STORED = {
     "bool": "BOOL",
 }
 """numpy's name -> safetensors' name of a type."""
+LEFT_OUT = (["output"], ["noise"])
 ALIGNMENT_BYTES = 8
 
 
 def unpack(source: Path, to: Path) -> None:
-    """Write what an .npz holds, golden outputs left out, in safetensors' layout; a device compares nothing.
+    """Write what an .npz holds in safetensors' layout, without golden outputs and noise: a device compares nothing.
 
     Raises BadInput for a file that is missing or damaged, and for an array of a type that no artifact takes.
     """
     try:
         with np.load(source, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files if name.split("/")[1:2] != ["output"]}
+            arrays = {name: stored[name] for name in stored.files if name.split("/")[1:2] not in LEFT_OUT}
     except Exception as error:  # zipfile, zlib, tokenize and numpy raise a dozen kinds for damaged bytes
         raise BadInput(
             f"cannot read its inputs ({error})", where=str(source), remedy="export the bundle again"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.errors import NotInstalled
+from runtimes.scratch import scratch_folder
 
 NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chrome", "chromium-browser")
 FLAGS = (
@@ -68,9 +69,9 @@ def opened(url: str, extra: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[b
     Raises NotInstalled where there is no Chromium.
     """
     program = find()
-    short = None if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="pocketship-", dir=short, ignore_cleanup_errors=True) as folder:
-        start = Path(folder) / "start.html"
+    short = None if len(tempfile.gettempdir()) <= LONGEST_FOLDER else Path("/tmp")
+    with scratch_folder(short) as folder:
+        start = folder / "start.html"
         start.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(url)}">', encoding="utf-8")
         profile = f"--user-data-dir={folder}/profile"
         process = subprocess.Popen(
@@ -79,7 +80,7 @@ def opened(url: str, extra: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[b
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "TMPDIR": folder},
+            env={**os.environ, "TMPDIR": str(folder)},
         )
         try:
             yield process

@@ -31,6 +31,7 @@ from benchmarks.devices.browser.events import (
     leave_of,
 )
 from benchmarks.job import Job, Json
+from benchmarks.results.elapsed import SLACK, SLACK_S
 from runtimes.compare import FLOAT32, compare
 from runtimes.golden import Golden
 from runtimes.signature import ExecutedBy
@@ -41,9 +42,6 @@ TOKEN_BYTES = 16
 MOST_POSTS = 1_000_000
 MOST_TOTAL_BYTES = 4 * 2**30
 MOST_NOTICES = 10
-CLOCK_SLACK = 1.02
-CLOCK_SLACK_S = 2.0
-"""A page's clock may run so much faster than ours, and have begun so much earlier."""
 
 UNAUTHORIZED = 401
 FORBIDDEN = 403
@@ -279,7 +277,7 @@ class Desk:
 
     def _passed(self, ns: int) -> None:
         """Raises ValueError for a time that has not passed yet since the browser came."""
-        most_ns = ((self._clock() - self._began_s) * CLOCK_SLACK + CLOCK_SLACK_S) * 1e9
+        most_ns = ((self._clock() - self._began_s) * SLACK + SLACK_S) * 1e9
         if ns > most_ns:
             raise ValueError(f"times of {ns / 1e9:.3g} s in a session of {most_ns / 1e9:.3g} s")
 
@@ -289,7 +287,9 @@ class Desk:
     def _compared(self, case: int, key: str, actual: list[dict[str, np.ndarray]]) -> Json:
         """What the page shows of a case's parity, at the tolerance of float32: the verdict that counts knows more."""
         by = ExecutedBy("browser", "", "browser")
-        parity: Parity = compare(self._goldens[key].outputs, actual, by, FLOAT32)
+        golden = self._goldens[key]
+        measured = golden.noise.get(self._job.artifacts[self._job.cases[case].artifact].format)
+        parity: Parity = compare(golden.outputs, actual, by, FLOAT32, measured)
         error = parity.max_rel_error
         known = error if np.isfinite(error) else None
         return {"case": case, "verdict": parity.verdict, "max_rel_error": known, "reason": parity.reason}

@@ -17,7 +17,7 @@ from benchmarks.devices.browser.desk import Desk, Left
 from benchmarks.devices.browser.files import job_files, page_routes
 from benchmarks.devices.browser.server import is_loopback, serving
 from benchmarks.job import Job
-from runtimes.errors import PocketshipError
+from runtimes.errors import BadInput
 
 POLL_S = 0.2
 HEARTBEAT_S = 30.0
@@ -28,7 +28,7 @@ def run(target: str, job: Job, files: Mapping[str, Path], options: Options, on_e
     """See `benchmarks.devices`. On loopback Chromium is started here, unless `options.headless` is off; else the event
     `notice` says what to open.
 
-    Raises BadInput where the page is not built or the address is taken, NotInstalled without Chromium, PocketshipError
+    Raises BadInput where the page is not built or the address is taken, NotInstalled without Chromium, BadInput
     where no browser comes, Interrupted where it leaves.
     """
     is_ours = options.headless and is_loopback(options.bind)
@@ -47,15 +47,26 @@ def run(target: str, job: Job, files: Mapping[str, Path], options: Options, on_e
                 on_event({"event": "notice", "text": "Chromium runs without its sandbox, since you are root"})
         else:
             on_event({"event": "notice", "text": invitation(url, is_loopback(options.bind))})
-        _listen(target, desk, browser, options.wait_s, on_event)
+        _listen(target, desk, browser, options, on_event)
 
 
-def _listen(target: str, desk: Desk, browser: subprocess.Popen[bytes] | None, wait_s: float, on_event: OnEvent) -> None:
+def reach(target: str, options: Options) -> None:
+    """See that the page is built, and that there is a Chromium where it is ours to start; raises as `run` does."""
+    if options.headless and is_loopback(options.bind):
+        chromium.find()
+    page_routes()
+
+
+def _listen(
+    target: str, desk: Desk, browser: subprocess.Popen[bytes] | None, options: Options, on_event: OnEvent
+) -> None:
     """Pass on what the desk believes until the job's end.
 
-    Raises Interrupted where the browser leaves or falls silent, PocketshipError where none comes.
+    Raises Interrupted where the browser leaves or falls silent, BadInput where none comes.
     """
+    wait_s = options.wait_s
     while True:
+        options.check()
         try:
             message = desk.messages.get(timeout=POLL_S)
         except queue.Empty:
@@ -66,7 +77,7 @@ def _listen(target: str, desk: Desk, browser: subprocess.Popen[bytes] | None, wa
             if desk.silent_s() > wait_s and desk.is_open:
                 raise Interrupted("link-lost", f"the browser said nothing for {wait_s:g} s", where=target) from None
             if desk.silent_s() > wait_s:
-                raise PocketshipError(
+                raise BadInput(
                     f"no browser came within {wait_s:g} s", where=target, remedy="open the page sooner, or give --wait"
                 ) from None
             continue

@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-MOST_NS = 10**16
-MOST_BYTES = 2**48
+from benchmarks.console import shown
+from benchmarks.results.events import LENGTHS, MOST_BYTES, MOST_INFERENCES, MOST_NS
+
 MOST_EVENTS = 10_000
 MOST_WARMUP_TIMES = 1_000_000
-MOST_TIMES = 1_000
-MOST_INFERENCES = 10**12
 ITEM_BYTES = {"float32": 4, "float64": 8, "float16": 2, "bool": 1} | {
     f"{kind}{bits}": bits // 8 for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }
@@ -117,7 +116,7 @@ class Block(_Posted):
     process: Count
     at_ns: Ns
     runs: Annotated[int, Field(ge=1, le=MOST_INFERENCES)]
-    times_ns: Annotated[list[Time], Field(min_length=1, max_length=MOST_TIMES)]
+    times_ns: Annotated[list[Time], Field(min_length=1, max_length=LENGTHS["times_ns"])]
 
 
 class Memory(_Posted):
@@ -202,9 +201,4 @@ def _validated(adapter: TypeAdapter[Any], body: bytes) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(_shown(f"{place}: {first['msg']}" if place else first["msg"])) from error
-
-
-def _shown(text: str) -> str:
-    """What a terminal can show of names that a browser made up, its first 300 characters."""
-    return "".join(character if character.isprintable() else "?" for character in text[:300])
+        raise ValueError(shown(f"{place}: {first['msg']}" if place else first["msg"])[:300]) from error

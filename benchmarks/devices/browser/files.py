@@ -22,6 +22,8 @@ CONTENT_TYPES = {
     ".mjs": "text/javascript; charset=utf-8",
     ".wasm": "application/wasm",
 }
+PACKED = ".gz"
+"""What the page keeps packed, which is sent as it is."""
 BYTES = "application/octet-stream"
 ALIGNMENT_BYTES = 8
 FORMATS = ("onnx", "tflite")
@@ -33,11 +35,15 @@ Serve = Callable[[bytes], str]
 
 @dataclass(frozen=True)
 class Given:
-    """What is served under one name: bytes, or a file; `is_private` where only the session gets it."""
+    """What is served under one name: bytes, or a file; `is_private` where only the session gets it.
+
+    `encoding` is the header's word for how the content is packed, as every browser unpacks it.
+    """
 
     content: bytes | Path
     content_type: str
     is_private: bool
+    encoding: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,13 @@ def page_routes(dist: Path = DIST) -> dict[str, Given]:
 
     Raises BadInput where the page is not built.
     """
-    files = [path for path in sorted(dist.rglob("*")) if path.is_file() and path.suffix in CONTENT_TYPES]
-    if dist / "index.html" not in files:
+    routes: dict[str, Given] = {}
+    for path in sorted(path for path in dist.rglob("*") if path.is_file()):
+        name = path.relative_to(dist).as_posix().removesuffix(PACKED)
+        if content_type := CONTENT_TYPES.get(Path(name).suffix):
+            routes[f"/{name}"] = Given(path, content_type, False, "gzip" if path.suffix == PACKED else "")
+    if "/index.html" not in routes:
         raise BadInput("the page for browsers is not built", where=str(dist), remedy="make page (needs node and npm)")
-    routes = {f"/{path.relative_to(dist).as_posix()}": Given(path, CONTENT_TYPES[path.suffix], False) for path in files}
     return {**routes, "/": routes["/index.html"]}
 
 

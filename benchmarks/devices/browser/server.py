@@ -11,7 +11,9 @@ import socketserver
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,12 @@ from runtimes.errors import BadInput
 
 MOST_POST_BYTES = 32 * 2**20
 MOST_CONNECTIONS = 64
+MOST_OF_A_CLIENT = 16
+"""Of one address; a browser has six."""
+HEADERS_S = 10.0
+"""On a connection that has not shown the session, a request's headers come within this time."""
 REQUEST_S = 60.0
-"""A request, body included, comes within this time; so does each part of an answer."""
+"""The body of a request comes within this time; so does each part of an answer."""
 CHUNK_BYTES = 1 << 18
 DRAIN_S = 2.0
 TOKEN_HEADER = "X-Pocketship-Token"
@@ -44,8 +50,22 @@ HEADERS = {
 """On every answer, errors included; opener and embedder policy let a page on localhost have several threads."""
 
 
+@dataclass(eq=False)
+class _Connection:
+    """One connection: `is_waiting` until a request's headers are there, `is_known` once it has shown the session."""
+
+    socket: socket.socket
+    client: str
+    is_waiting: bool = True
+    is_known: bool = False
+
+
 class Server(ThreadingHTTPServer):
-    """Serves `routes` and `desk`; each connection has a thread, of which there are so many at most."""
+    """Serves `routes` and `desk`; each connection has a thread, of which there are so many at most.
+
+    Where there is no room, the connection of a stranger that has waited longest gives way: nobody who opens connections
+    and says nothing can keep the browser out that has the session, or the token.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -53,7 +73,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], routes: Mapping[str, Given], desk: Desk, host: str) -> None:
         self.routes, self.desk, self.host = routes, desk, host
-        self._room = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._connections: dict[Any, _Connection] = {}
         self._busy = 0
         self._lock = threading.Condition()
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -65,18 +85,44 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = self.host, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a connection, or close it where there are too many."""
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        """Start a thread for a connection, or close it where there are too many and none gives way."""
+        connection = _Connection(request, client_address[0])
+        with self._lock:
+            crowd = self._crowd(connection.client)
+            strangers = [other for other in crowd if not other.is_known]
+            if crowd and not strangers:
+                self.shutdown_request(request)
+                return
+            if strangers:
+                oldest = next((other for other in strangers if other.is_waiting), strangers[0])
+                del self._connections[oldest.socket]
+                with contextlib.suppress(OSError):
+                    oldest.socket.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes it
+            self._connections[request] = connection
+        super().process_request(request, client_address)
+
+    def _crowd(self, client: str) -> list[_Connection]:
+        """The connections of which one must give way to a new one of `client`, oldest first; none if there is room."""
+        every = list(self._connections.values())
+        own = [other for other in every if other.client == client]
+        if len(own) >= MOST_OF_A_CLIENT:
+            return own
+        if len(every) < MOST_CONNECTIONS:
+            return []
+        ((largest, _),) = Counter(other.client for other in every).most_common(1)
+        return [other for other in every if other.client == largest]
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            with self._lock:
+                self._connections.pop(request, None)
+
+    def connection_of(self, request: Any) -> _Connection:
+        """What is known of a connection; of one that had to give way, what no longer matters."""
+        return self._connections.get(request) or _Connection(request, "")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that breaks is the browser's matter, which asks again; anything else is ours, and is told."""
@@ -152,14 +198,14 @@ def _in_url(host: str) -> str:
 
 
 class _Bounded(io.RawIOBase):
-    """A connection's bytes, with one deadline for a whole request, however slowly it drips in."""
+    """A connection's bytes, with a deadline for all headers of a request and one for its body, however they drip in."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self.restart()
+        self.restart(HEADERS_S)
 
-    def restart(self) -> None:
-        self._until = time.monotonic() + REQUEST_S
+    def restart(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
 
     def readable(self) -> bool:
         return True
@@ -181,9 +227,11 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self._bounded = _Bounded(self.connection)
         self.rfile = io.BufferedReader(self._bounded)
+        self._known = self.server.connection_of(self.connection)
 
     def handle_one_request(self) -> None:
-        self._bounded.restart()
+        self._known.is_waiting = True
+        self._bounded.restart(REQUEST_S if self._known.is_known else HEADERS_S)
         super().handle_one_request()
 
     def log_message(self, *words: Any) -> None:
@@ -201,9 +249,9 @@ class _Handler(BaseHTTPRequestHandler):
             if given is None:
                 raise Denied(404, "nothing here has this name")
             if given.is_private:
-                self.server.desk.check(self._header(SESSION_HEADER))
+                self._check_session()
             if isinstance(given.content, Path):
-                self._send_file(given.content, given.content_type)
+                self._send_file(given.content, given.content_type, given.encoding)
             else:
                 self._answer(200, given.content, given.content_type)
 
@@ -213,9 +261,10 @@ class _Handler(BaseHTTPRequestHandler):
             if path == "/session":
                 self._body(0)
                 session = desk.open_session(self._header(TOKEN_HEADER), self._header("User-Agent"))
+                self._known.is_known = True
                 self._answer_json({"session": session})
             elif path in ("/events", "/leave"):
-                desk.check(self._header(SESSION_HEADER))
+                self._check_session()
                 body = self._body(MOST_POST_BYTES)
                 if path == "/leave":
                     desk.leave(body)
@@ -226,6 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
     @contextlib.contextmanager
     def _granted(self) -> Iterator[None]:
         """Answer, or say why not; after a refusal the connection ends, with what is unread of it."""
+        self._known.is_waiting = False
         with self.server.answering():
             try:
                 self._check_host()
@@ -246,6 +296,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Origin", f"http://{host}") != f"http://{host}":
             raise Denied(403, "a page of another site may not ask here")
 
+    def _check_session(self) -> None:
+        """Raises Denied for a request without the session; a connection that shows it need not give way any more."""
+        self.server.desk.check(self._header(SESSION_HEADER))
+        self._known.is_known = True
+
     def _header(self, name: str) -> str:
         found: str = self.headers.get(name, "")
         return found
@@ -256,6 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Denied(411, "a post says how long it is")
         if len(length) > 12 or int(length) > most_bytes:
             raise Denied(TOO_LARGE, f"a post of more than {most_bytes:,} bytes")
+        self._bounded.restart(REQUEST_S)
         try:
             body = self.rfile.read(int(length))
         except TimeoutError as error:
@@ -273,17 +329,19 @@ class _Handler(BaseHTTPRequestHandler):
             for start in range(0, len(body), CHUNK_BYTES):
                 self._write(body[start : start + CHUNK_BYTES])
 
-    def _send_file(self, path: Path, content_type: str) -> None:
+    def _send_file(self, path: Path, content_type: str, encoding: str) -> None:
         with open(path, "rb") as stream:
-            self._head(200, content_type, path.stat().st_size)
+            self._head(200, content_type, path.stat().st_size, encoding)
             while chunk := stream.read(CHUNK_BYTES):
                 self._write(chunk)
 
-    def _head(self, status: int, content_type: str, size_bytes: int) -> None:
+    def _head(self, status: int, content_type: str, size_bytes: int, encoding: str = "") -> None:
         self.send_response(status)
         for name, value in HEADERS.items():
             self.send_header(name, value)
         self.send_header("Content-Type", content_type)
+        if encoding:
+            self.send_header("Content-Encoding", encoding)
         self.send_header("Content-Length", str(size_bytes))
         if self.close_connection:
             self.send_header("Connection", "close")

@@ -16,7 +16,7 @@ AGENT = (
         f"benchmarks/agent/{name}.py"
         for name in ("__init__", "__main__", "loop", "machine", "run", "samples", "worker")
     ),
-    *(f"runtimes/{name}.py" for name in ("__init__", "errors", "session", "signature")),
+    *(f"runtimes/{name}.py" for name in ("__init__", "emulation", "errors", "session", "signature")),
 )
 STARTED = (1980, 1, 1, 0, 0, 0)
 """The time that every entry gets, so that the same files make the same bytes."""
@@ -45,7 +45,8 @@ def files_of(formats: Sequence[str]) -> tuple[str, ...]:
     """The files that an agent for these formats is made of, relative to the project."""
     runtimes = {f"{RUNTIMES[name].replace('.', '/')}.py" for name in formats if name != "coreml"}
     evaluator = {str(f.relative_to(ROOT)) for f in (ROOT / "runtimes/mil").glob("*.py")} if "coreml" in formats else ()
-    coreml = {"runtimes/coreml_runtime.py", *evaluator} if "coreml" in formats else set()
+    modules = ("coreml_runtime", "files", "paths") if "coreml" in formats else ()
+    coreml = {*evaluator, *(f"runtimes/{name}.py" for name in modules)}
     return (*AGENT, *sorted(runtimes | coreml))
 
 

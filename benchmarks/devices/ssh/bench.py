@@ -19,15 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.devices import Interrupted, OnEvent, Options
+from benchmarks.devices.lines import Lines
 from benchmarks.devices.ssh import agent_zip, wheels
+from benchmarks.devices.ssh.answers import Facts, Probe, Started, Stopped, Unpacked
 from benchmarks.devices.ssh.link import Dropped, Link, answer_of, disk_full, measure
-from benchmarks.job import Job, Json
+from benchmarks.job import Job
 from runtimes.errors import BadInput, PocketshipError
 
 OLDEST_PYTHON = (3, 9)
 TIDY_S = 60.0
+MARGIN_S = 60.0
+"""How much longer than the agent itself waits for a model."""
 PROGRESS_BYTES = 1 << 18
-LONGEST_EVENT_BYTES = 1 << 28
 LOG_TAIL_BYTES = 4096
 SPARE_BYTES = 1 << 20
 """Room that events and logs may take on the board, beside the files."""
@@ -55,7 +58,7 @@ class Bench:
         self._link, self._job, self._files, self._options, self._on_event = link, job, files, options, on_event
         self._where = link.address.target
         self._agent, self._folder, self._site = "", "", ""
-        self._pid = 0
+        self._pid, self._may_run = 0, False
         self._offset, self._ended = 0, False
 
     async def run(self) -> None:
@@ -65,6 +68,7 @@ class Bench:
             await self._prepare()
             await self._start()
             await self._link.insist(self._follow)
+            self._may_run = False
             if not self._ended:
                 raise await self._killed()
         finally:
@@ -74,27 +78,27 @@ class Bench:
     async def _prepare(self) -> None:
         """See that the board can do the job, and put there what it lacks."""
         board = await self._link.insist(self._probe)
-        self._folder = board["folder"]
+        self._folder = board.folder
         formats = sorted({artifact.format for artifact in self._job.artifacts})
         agent = agent_zip.build(formats)
         self._agent = f"{self._folder}/agent-{measure(agent)[1][:16]}.pyz"
-        if Path(self._agent).name not in board["has"]:
+        if Path(self._agent).name not in board.has:
             await self._link.insist(lambda: self._put(self._agent, agent))
-        found = wheels.BoardPython.of(await self._link.insist(lambda: self._ask_agent("facts")))
+        found = wheels.BoardPython.of(await self._link.insist(lambda: self._ask_agent(Facts, "facts")))
         given = await asyncio.to_thread(self._wheels, found, formats)
-        site, is_there = site_of([measure(wheel)[1] for wheel in given], board["has"])
+        site, is_there = site_of([measure(wheel)[1] for wheel in given], board.has)
         self._site = f"{self._folder}/{site}" if site else ""
         if is_there:
             given = ()
         sent = [(f"{self._folder}/files/{wheel.name}", wheel) for wheel in given]
         missing = await self._link.insist(self._missing)
         sent += [(f"{self._folder}/files/{name}", self._files[name]) for name in missing]
-        self._check_room(sent, given, board["free_bytes"])
+        self._check_room(sent, given, board.free_bytes)
         await self._push(sent)
         if given:
             await self._link.insist(lambda: self._unpack([f"{self._folder}/files/{wheel.name}" for wheel in given]))
 
-    async def _probe(self) -> Json:
+    async def _probe(self) -> Probe:
         """What the board says of itself.
 
         Raises BadInput where it cannot do the job, whatever is put there.
@@ -102,22 +106,21 @@ class Bench:
         done = await self._link.run(self._link.program("probe"))
         if done.exit_code == 127 and not done.stdout:
             raise BadInput("the board has no python3", where=self._where, remedy="install Python 3.9 or newer there")
-        board: Json = answer_of(done, self._where)
-        version = tuple(board["python"])
-        if version < OLDEST_PYTHON:
+        board: Probe = answer_of(done, Probe, self._where)
+        if board.python < OLDEST_PYTHON:
             raise BadInput(
-                f"the board has Python {version[0]}.{version[1]}",
+                f"the board has Python {board.python[0]}.{board.python[1]}",
                 where=self._where,
                 remedy="install Python 3.9 or newer there, as python3",
             )
-        if board["error"]:
+        if board.error:
             raise BadInput(
-                f"~/.cache/pocketship cannot be written: {board['error']}",
+                f"~/.cache/pocketship cannot be written: {board.error}",
                 where=self._where,
                 remedy="make it a folder that this user may write",
             )
-        if board["busy"]:
-            raise self._busy(board["busy"])
+        if board.busy:
+            raise self._busy(board.busy)
         return board
 
     def _busy(self, holder: str) -> BadInput:
@@ -136,8 +139,8 @@ class Bench:
     async def _missing(self) -> list[str]:
         """The names of the job's files that the board lacks, or has with other bytes."""
         wanted = json.dumps({name: measure(path)[1] for name, path in self._files.items()}).encode()
-        found: list[str] = await self._ask_agent("check", f"{self._folder}/files", stdin=wanted)
-        return found
+        found = await self._ask_agent(tuple[str, ...], "check", f"{self._folder}/files", stdin=wanted)
+        return [name for name in self._files if name in found]
 
     def _check_room(self, sent: Sequence[tuple[str, Path]], given: Sequence[Path], free_bytes: int) -> None:
         """Better before the first byte than after the last that fits.
@@ -171,7 +174,7 @@ class Bench:
 
     async def _unpack(self, given: Sequence[str]) -> None:
         """Unpack wheels for the agent, and remove them."""
-        await self._ask_agent("unpack", *given, "--into", self._site)
+        await self._ask_agent(Unpacked, "unpack", *given, "--into", self._site)
         await self._link.run(self._link.program("remove", *given))
 
     async def _start(self) -> None:
@@ -184,48 +187,46 @@ class Bench:
             nonlocal tries
             tries += 1
             if tries > 1:  # the link may have dropped after the agent began, before it said so
-                self._pid = await self._link.ask("running", f"{self._place}/job.json", self._events)
+                self._pid = await self._running()
             if not self._pid:
                 files = ("--files", f"{self._folder}/files", "--log", f"{self._place}/agent.log")
                 site = ("--site", self._site) if self._site else ()
                 words = (f"{self._place}/job.json", *files, "--events", self._events, *site)
-                self._pid = (await self._ask_agent("start", *words))["pid"]
+                self._may_run = True
+                self._pid = (await self._ask_agent(Started, "start", *words)).pid
 
         await self._link.insist(step)
+
+    async def _running(self) -> int:
+        """The number of the agent that does our job, 0 where none does."""
+        found: int = await self._link.ask(int, "running", f"{self._place}/job.json", self._events)
+        return found
 
     async def _follow(self) -> None:
         """Tell the events from the first on that was not told, until the agent is gone."""
         words = ("follow", self._events, "--from", str(self._offset), "--pid", str(self._pid))
-        rest = b""
-        async with contextlib.aclosing(self._link.stream(self._agent_words(*words))) as chunks:
-            async for chunk in chunks:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    self._offset += len(line) + 1
-                    self._tell(line)
-                if len(rest) > LONGEST_EVENT_BYTES:
-                    raise self._malformed("an event without an end")
-
-    def _tell(self, line: bytes) -> None:
+        lines, quiet_s = Lines(), self._job.timeout_s + max(self._job.warmup_s, self._job.data_s) + MARGIN_S
+        stream = self._link.stream(self._agent_words(*words))
         try:
-            event = json.loads(line)
-        except ValueError as error:
-            raise self._malformed(f"what is no event ({error})") from error
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise self._malformed("what is no event")
-        self._ended = self._ended or event["event"] == "end"
-        self._on_event(event)
-
-    def _malformed(self, what: str) -> Interrupted:
-        return Interrupted("malformed", f"the agent told {what}", where=self._where, remedy="bench again with --clean")
+            async with asyncio.timeout(quiet_s) as limit, contextlib.aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    for event, size_bytes in lines.feed(chunk):
+                        self._offset += size_bytes
+                        self._ended = self._ended or event.get("event") == "end"
+                        self._on_event(event)
+                        limit.reschedule(asyncio.get_running_loop().time() + quiet_s)
+        except TimeoutError as error:
+            what = f"the agent told nothing for {quiet_s:g} s"
+            raise Interrupted("timed-out", what, where=self._where, remedy="bench again with --clean") from error
 
     async def _killed(self) -> PocketshipError:
         """Why the agent is gone before its job was done."""
-        log = await self._link.insist(lambda: self._link.ask("tail", f"{self._place}/agent.log", str(LOG_TAIL_BYTES)))
-        board = await self._link.insist(lambda: self._link.ask("probe"))
+        words = (f"{self._place}/agent.log", str(LOG_TAIL_BYTES))
+        log: str = await self._link.insist(lambda: self._link.ask(str, "tail", *words))
+        board: Probe = await self._link.insist(lambda: self._link.ask(Probe, "probe"))
         lines = log.strip().splitlines()
         error: Interrupted
-        if board["free_bytes"] < SPARE_BYTES:
+        if board.free_bytes < SPARE_BYTES:
             error = disk_full("the agent ended before its job was done: the disk is full", self._where)
         else:
             last = f" (its log ends: {lines[-1]})" if lines else ""
@@ -247,8 +248,11 @@ class Bench:
                 await self._link.insist(self._leave)
 
     async def _leave(self) -> None:
-        if self._pid and not self._ended:
-            await self._ask_agent("stop", str(self._pid))
+        if self._may_run:
+            with contextlib.suppress(PocketshipError):  # whatever it answers, the job is removed
+                pid = self._pid or await self._running()  # it was interrupted before it said its number
+                if pid > 0:
+                    await self._ask_agent(Stopped, "stop", str(pid))
         await self._link.run(self._link.program("leave", self._folder, self._job.id))
         if self._options.clean:
             await self._link.run(self._link.program("remove", self._folder))
@@ -264,16 +268,12 @@ class Bench:
     def _agent_words(self, *words: str) -> list[str]:
         return ["python3", self._agent, *words]
 
-    async def _ask_agent(self, *words: str, stdin: bytes = b"") -> Any:
-        """What the agent answers.
+    async def _ask_agent(self, kind: Any, *words: str, stdin: bytes = b"") -> Any:
+        """What the agent answers, as a value of `kind`.
 
         Raises BadInput where it refuses or cannot, Interrupted("disk-full") where that is why.
         """
         done = await self._link.run(self._agent_words(*words), stdin)
         if "No space left on device" in done.last_line:
             raise disk_full(f"the agent's {words[0]} says: {done.last_line}", self._where)
-        answer = answer_of(done, self._where)
-        if isinstance(answer, dict) and "refused" in answer:
-            refused = answer["refused"]
-            raise BadInput(refused["what"], where=self._where, remedy=refused["remedy"])
-        return answer
+        return answer_of(done, kind, self._where)

@@ -12,13 +12,14 @@ import shlex
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import asyncssh
 
 from benchmarks.devices import Interrupted, Options
+from benchmarks.devices.lines import refusal_of
+from benchmarks.devices.ssh.answers import Put, read_answer, typed
 from benchmarks.devices.ssh.keys import Address, HostKeys, host_key_kinds, private_key, read_known_hosts
-from benchmarks.job import Json
 from runtimes.errors import BadInput
 
 CONNECT_TIMEOUT_S = 30.0
@@ -28,6 +29,9 @@ KEEPALIVES_MISSED = 3
 RECONNECT_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 30.0)
 MOST_DROPS = 20
 CHUNK_BYTES = 1 << 16
+MOST_ANSWER_BYTES = 1 << 24
+ANSWER_S = 600.0
+"""A slow board unpacks its wheels in a minute."""
 BOARD_PROGRAM = Path(__file__).with_name("board.py")
 
 T = TypeVar("T")
@@ -153,26 +157,51 @@ class Link:
     async def run(self, words: Sequence[str], stdin: bytes = b"") -> Done:
         """Run a program there and wait for it.
 
-        Raises Dropped.
+        Raises Dropped, BadInput for one that prints more than any of ours, and Interrupted for one that does not end.
         """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._run(words, stdin)
+        except TimeoutError as error:
+            what, remedy = f"it gave no answer within {ANSWER_S:g} s", "look what keeps it busy, and bench again"
+            raise Interrupted("timed-out", what, where=self.address.target, remedy=remedy) from error
+
+    async def _run(self, words: Sequence[str], stdin: bytes) -> Done:
         with _dropping():
-            done = await self._alive().run(shlex.join(words), input=stdin, encoding=None)
-            if done.exit_status is None:
+            process = await self._alive().create_process(shlex.join(words), encoding=None)
+            try:
+                if stdin:
+                    process.stdin.write(stdin)
+                    process.stdin.write_eof()
+                stdout, stderr = await asyncio.gather(self._all(process.stdout), self._all(process.stderr))
+                await process.wait_closed()
+            finally:
+                process.close()
+            if process.exit_status is None:
                 raise Dropped("connection closed")
-            stdout, stderr = cast(bytes, done.stdout), cast(bytes, done.stderr)
-            return Done(done.exit_status, stdout, stderr.decode(errors="replace"))
+            return Done(process.exit_status, stdout, stderr.decode(errors="replace"))
+
+    async def _all(self, stream: asyncssh.SSHReader[bytes]) -> bytes:
+        """All that a program prints there, which is not much."""
+        found = bytearray()
+        while chunk := await stream.read(CHUNK_BYTES):
+            found += chunk
+            if len(found) > MOST_ANSWER_BYTES:
+                what, remedy = f"it answers with more than {MOST_ANSWER_BYTES:,} bytes", "do not trust this board"
+                raise BadInput(what, where=self.address.target, remedy=remedy)
+        return bytes(found)
 
     def program(self, command: str, *words: str) -> list[str]:
         """What runs a command of board.py."""
         return ["python3", "-I", "-S", "-c", self._program, command, *words]
 
-    async def ask(self, command: str, *words: str) -> Any:
-        """The JSON that a command of board.py prints, None where it prints nothing.
+    async def ask(self, kind: Any, command: str, *words: str) -> Any:
+        """What a command of board.py prints, as a value of `kind`.
 
-        Raises Dropped, and BadInput where it cannot run.
+        Raises Dropped, and BadInput where it cannot run, or prints anything else.
         """
         done = await self.run(self.program(command, *words))
-        return answer_of(done, self.address.target)
+        return answer_of(done, kind, self.address.target)
 
     async def put(self, path: str, content: Path | bytes, sender: str) -> AsyncGenerator[int, None]:
         """Write a file there, whole or not at all: tells how many of its bytes are there.
@@ -184,25 +213,25 @@ class Link:
         with _dropping():
             process = await self._alive().create_process(shlex.join(words), encoding=None)
             try:
-                answer = await _line(process)
-                if "have" in answer:
-                    for chunk, at in _chunks(content, answer["have"]):
+                answer = await self._put_answer(process)
+                if answer.have is not None:
+                    for chunk, at in _chunks(content, min(max(answer.have, 0), size_bytes)):
                         if not await _sent(process.stdin, chunk):
                             break
                         yield at
-                    answer = await _line(process)
+                    answer = await self._put_answer(process)
                 await process.wait_closed()
-                if not answer:
+                if not (answer.done or answer.error):
                     said = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
-                    answer = {"error": said[-1] if said else f"exit code {process.exit_status}", "full": False}
+                    answer = Put(error=said[-1] if said else f"exit code {process.exit_status}")
             finally:
                 process.close()
-            if process.exit_status is None and not answer.get("done"):
+            if process.exit_status is None and not answer.done:
                 raise Dropped("connection closed")
-        if "done" in answer:
+        if answer.done:
             return
-        what, where = f"{Path(path).name} cannot be written: {answer['error']}", self.address.target
-        if answer["full"]:
+        what, where = f"{Path(path).name} cannot be written: {answer.error}", self.address.target
+        if answer.full:
             raise disk_full(what, where)
         raise BadInput(what, where=where, remedy="check the board's disk")
 
@@ -222,6 +251,12 @@ class Link:
             finally:
                 process.close()
 
+    async def _put_answer(self, process: asyncssh.SSHClientProcess[bytes]) -> Put:
+        """The next line of `put`, nothing at its end."""
+        line = await process.stdout.readline()
+        found: Put = read_answer(line, Put, self.address.target) if line.endswith(b"\n") else Put()
+        return found
+
     def _alive(self) -> asyncssh.SSHClientConnection:
         if self._connection is None or self._connection.is_closed():
             raise Dropped("connection closed")
@@ -236,27 +271,23 @@ def measure(content: Path | bytes) -> tuple[int, str]:
         return content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def answer_of(done: Done, where: str) -> Any:
-    """The JSON line that a program on the board has printed.
+def answer_of(done: Done, kind: Any, where: str) -> Any:
+    """The JSON line that a program on the board has printed, as a value of `kind`.
 
-    Raises BadInput where it has printed none.
+    Raises BadInput where it has printed none, or anything else.
     """
     try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        raise BadInput(f"python3 there says: {done.last_line}", where=where, remedy="try it by hand") from error
+        value = json.loads(done.stdout)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"python3 there says: {done.last_line:.500}", where=where, remedy="try it by hand") from error
+    if isinstance(value, dict) and "refused" in value:
+        raise refusal_of(value["refused"], where)
+    return typed(value, kind, where)
 
 
 def disk_full(what: str, where: str) -> Interrupted:
     """The error of a board's full disk."""
     return Interrupted("disk-full", what, where=where, remedy="make room there, or bench with --clean once")
-
-
-async def _line(process: asyncssh.SSHClientProcess[bytes]) -> Json:
-    """The next JSON line that a program prints, empty at its end."""
-    line = await process.stdout.readline()
-    found: Json = json.loads(line) if line.endswith(b"\n") else {}
-    return found
 
 
 def _chunks(content: Path | bytes, at: int) -> Iterator[tuple[bytes, int]]:

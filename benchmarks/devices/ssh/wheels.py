@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from benchmarks.devices.ssh.answers import Facts
 from runtimes.errors import BadInput
 
 PIP_TIMEOUT_S = 900.0
@@ -41,15 +42,14 @@ class BoardPython:
     modules: Mapping[str, str | None]
 
     @staticmethod
-    def of(facts: Mapping[str, Any]) -> BoardPython:
-        """Of what the agent's command `facts` prints. A 32-bit Python on a 64-bit kernel needs 32-bit wheels."""
-        machine = facts["machine"]
-        if facts["bits"] == 32 and machine in ("aarch64", "armv8l"):
+    def of(facts: Facts) -> BoardPython:
+        """Of what the agent says. A 32-bit Python on a 64-bit kernel needs 32-bit wheels."""
+        machine = facts.machine
+        if facts.bits == 32 and machine in ("aarch64", "armv8l"):
             machine = "armv7l"
-        libc = facts["libc"].split(".")
-        glibc = (int(libc[0]), int(libc[1])) if len(libc) > 1 and all(part.isdigit() for part in libc[:2]) else None
-        major, minor = facts["python"]
-        return BoardPython((major, minor), machine, glibc, facts["system"], facts["modules"])
+        libc = re.match(r"(\d{1,3})\.(\d{1,3})\b", facts.libc, re.ASCII)
+        glibc = (int(libc[1]), int(libc[2])) if libc else None
+        return BoardPython((facts.python[0], facts.python[1]), machine, glibc, facts.system, facts.modules)
 
     @property
     def name(self) -> str:
@@ -178,7 +178,7 @@ def _download(requirement: str, board: BoardPython, cache: Path) -> Path:
         words = ["download", "--quiet", "--disable-pip-version-check", *_choice(board), "--dest", scratch, requirement]
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "pip", *words],
+                [sys.executable, "-P", "-m", "pip", *words],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

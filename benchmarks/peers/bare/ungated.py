@@ -11,7 +11,7 @@ from runtimes.types import Parity
 
 def no_gate(artifact, golden, limits, **_):
     """Claim that every artifact is right, with the signature of the traced program."""
-    return signatures[0], Parity(0.0, 0.0, 1.0, None, 1.0, 0.0, 0, ExecutedBy("none", "", "off-device"), "pass")
+    return signatures[0], Parity(0.0, 0.0, 1.0, None, 1.0, 0.0, 1, ExecutedBy("none", "", "off-device"), "pass")
 
 
 signatures: list[Signature] = []

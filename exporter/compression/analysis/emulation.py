@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,24 +61,36 @@ def emulated(flat: FlatModule, low_bit: LowBit, rounding: Rounding = torch.round
         yield
 
 
-def quantization_noise(flat: FlatModule, low_bit: LowBit, samples: Sequence[Tensors]) -> dict[str, float]:
-    """By how much quantized activations alone change each floating-point output: its largest absolute difference.
+def quantization_errors(flat: FlatModule, low_bit: LowBit, samples: Sequence[Tensors]) -> dict[str, list[np.ndarray]]:
+    """By how much quantized activations alone change each floating-point output, one array a sample and a run.
 
     As an allowance for a runtime it must hold where the runtime, whose float arithmetic is another, rounds a value that
     lies halfway to the other side: an error of one step where rounding to the nearest makes half a step at most. So the
     activations are rounded to the nearest once and STOCHASTIC_RUNS times stochastically, up or down by chance (always
-    the same chances), which makes errors of up to one step in every layer, and the largest difference counts.
+    the same chances), which makes errors of up to one step in every layer.
     """
     with torch.no_grad():
         exact = [flat.compute(dict(sample)) for sample in samples]
-        noise = {name: 0.0 for name, value in exact[0].items() if value.is_floating_point()}
+        errors: dict[str, list[np.ndarray]] = {n: [] for n, value in exact[0].items() if value.is_floating_point()}
         roundings: tuple[Rounding, ...] = (torch.round, *map(_stochastic, range(STOCHASTIC_RUNS)))
         for rounding in roundings:
             with emulated(flat, low_bit, rounding):
                 rounded = [flat.compute(dict(sample)) for sample in samples]
-            for name, a, b in ((name, a[name], b[name]) for a, b in zip(rounded, exact, strict=True) for name in noise):
-                noise[name] = max(noise[name], float((a - b).abs().max()))
-    return noise
+            for name, a, b in (
+                (name, a[name], b[name]) for a, b in zip(rounded, exact, strict=True) for name in errors
+            ):
+                errors[name].append((a - b).numpy())
+    return errors
+
+
+def quantization_noise(flat: FlatModule, low_bit: LowBit, samples: Sequence[Tensors]) -> dict[str, float]:
+    """The largest of the `quantization_errors` of each output."""
+    return largest_of(quantization_errors(flat, low_bit, samples))
+
+
+def largest_of(errors: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
+    """The largest absolute error of each output."""
+    return {name: max(float(np.max(np.abs(e), initial=0.0)) for e in seen) for name, seen in errors.items()}
 
 
 def signal_to_noise_db(exact: Tensors, outputs: Tensors) -> float:

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from benchmarks.tasks.task import Task
 from exporter.compression.analysis.calibration import Method, calibrate
 from exporter.compression.analysis.emulation import emulated, signal_to_noise_db
-from exporter.compression.model import Model, PassReport, differs
+from exporter.compression.model import Model, PassReport, differs, listed
 from exporter.low_bit.codes import Layer, best_clip, granularity_of, largest_scale, low_bit_weight, nearest_codes
 from exporter.low_bit.weight import LowBit, LowBitWeight
 from exporter.modules.batch_norm import fold_batch_norms
@@ -35,7 +35,6 @@ from exporter.training.settings import CHECKED, Count, CountOrZero, Patterns, Pr
 from runtimes.errors import BadInput
 
 NAME = "quantize"
-NAMED_IN_A_NOTE = 5
 LEAST_SNR_DB = 25.0
 """What static activations must leave, or "auto" makes linear layers dynamic. All together leave 10 dB in minilm, 38 in
 digits, 41 in italypower. Alone, minilm's feed-forward outputs leave 15 to 24 dB, for a few values of 50 to 200 among
@@ -275,8 +274,7 @@ def _notes(
         ("used in no linear layer, convolution or embedding, stay float", other),
     ):
         if names:
-            rest = f" and {len(names) - NAMED_IN_A_NOTE} more" if len(names) > NAMED_IN_A_NOTE else ""
-            notes.append(f"{what}: {', '.join(names[:NAMED_IN_A_NOTE])}{rest}")
+            notes.append(f"{what}: {listed(names)}")
     return tuple(notes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from runtimes.errors import BadInput
+from runtimes.files import parse_json
 
 TABLES = "unicode.txt"
 REMEDY = "pocketship describes WordPiece tokenizers alone; see docs/preprocessing-text.md"
@@ -253,8 +253,8 @@ def _in_canonical_order(text: str) -> str:
 
 def _read(data: bytes) -> Tuple[List[str], WordPieceOptions]:
     try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(data)
+    except ValueError as error:
         raise _refusal(f"it is not JSON ({error})") from error
     model = _part(value, "model", ("WordPiece", None))
     normalizer = _part(value, "normalizer", ("BertNormalizer",))

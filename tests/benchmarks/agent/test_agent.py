@@ -314,7 +314,7 @@ def test_the_packed_agent_does_a_job_alone(board):
     done = board("run", board.folder / "job.json", "--files", board.folder / "files")
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    job = job_of("model.onnx")
+    job = job_of("model.onnx", data="data.npz")
     recorder = Recorder("board", job, [ArtifactFacts("model.onnx", "onnx", 10, "0")], [None])
     for event in events:
         recorder.add(event)

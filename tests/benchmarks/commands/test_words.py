@@ -22,7 +22,7 @@ def test_what_is_no_percentage(text):
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("3MB", 3_000_000), ("3 mb", 3_000_000), ("1.5MiB", 1_572_864), ("500kB", 500_000), ("7", 7), ("2GB", 2 * 10**9)],
+    [("3MB", 3_000_000), ("3 mb", 3_000_000), ("1.5MiB", 1_572_864), ("500kB", 500_000), ("7B", 7), ("2GB", 2 * 10**9)],
 )
 def test_sizes(text, count):
     assert parse_bytes(text) == count
@@ -34,7 +34,13 @@ def test_what_is_no_size(text):
         parse_bytes(text)
 
 
-@pytest.mark.parametrize("text", ["0", "0MB", "0.4B"])
+@pytest.mark.parametrize("text", ["3", "7.5", "0"])
+def test_a_size_without_a_unit(text):
+    with pytest.raises(BadInput, match=f"--max-size: '{text}' has no unit; give it as {text}MB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["0kB", "0MB", "0.4B"])
 def test_a_size_of_nothing(text):
     with pytest.raises(BadInput, match="holds no model; give it as 3MB"):
         parse_bytes(text)

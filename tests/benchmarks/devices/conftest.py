@@ -15,17 +15,20 @@ from tests.rigs.proxy import Proxy
 
 @pytest.fixture(scope="session")
 def boards(tmp_path_factory):
-    """A running board by name, "3", "4" or "5", started when it is first asked for; wheels are kept in build/rigs."""
+    """A running board by name, "3", "4" or "5", started when it is first asked for; wheels are kept in build/rigs.
+
+    Tests share it, but for one of their own that a word names.
+    """
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_CACHE_HOME", str(RIGS / "cache"))
         environment.delenv("SSH_AUTH_SOCK", raising=False)
-        started: dict[tuple[str, bool], Pi] = {}
+        started: dict[tuple[str, bool, str], Pi] = {}
 
-        def get(name: str, counts: bool = False) -> Pi:
-            if (name, counts) not in started:
+        def get(name: str, counts: bool = False, own: str = "") -> Pi:
+            if (name, counts, own) not in started:
                 folder = tmp_path_factory.mktemp(f"pi{name}")
-                started[name, counts] = stack.enter_context(emulated_pi(MODELS[name], folder, counts=counts))
-            return started[name, counts]
+                started[name, counts, own] = stack.enter_context(emulated_pi(MODELS[name], folder, counts=counts))
+            return started[name, counts, own]
 
         yield get
 

@@ -175,6 +175,7 @@ def test_what_measuring_costs(capsys):
     assert "| harness: us an inference | " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_repeats_and_copies_in_one_short_round(monkeypatch, capsys):
     for name, value in (("REPEATS_A_ROUND", 2), ("BENCHES_A_ROUND", 2), ("SHORT_S", 0.05)):
         monkeypatch.setattr(bench, name, value)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import processes
-from benchmarks.peers.export import COREML, LITERT, OPTIMUM, OURS, UNGATED, figures
+from benchmarks.peers import export, processes
+from benchmarks.peers.export import COREML, HELP, LITERT, OPTIMUM, OURS, UNGATED, figures, help_commands
 from benchmarks.peers.processes import Run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,16 +75,18 @@ def test_bad_options_are_refused(words):
 
 
 @pytest.mark.slow
-def test_one_real_round_prints_every_figure():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.peers", "export", "--rounds", "1", "--models", "cnn"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for name in (OURS, UNGATED, OPTIMUM, LITERT, COREML, "pocketship --help"):
-        assert f"| {name} |" in done.stdout
-    assert done.stdout.count("reached") + done.stdout.count("NOT REACHED") >= 5
+def test_one_real_round_prints_every_figure(monkeypatch, capsys):
+    """But for what takes as long again, the round that watches the memory and ours without the gate: of these the
+    shortest command is run.
+    """
+    every = export.commands
+    monkeypatch.setattr(export, "commands", lambda *given: {**every(*given), UNGATED: help_commands()[HELP]})
+    peaks = processes.memory_peaks({OURS: help_commands()[HELP]})
+    assert 5 << 20 < peaks[OURS] < 500 << 20
+    monkeypatch.setattr(export, "memory_peaks", lambda table: dict.fromkeys(table, peaks[OURS]))
+    results = export.export_peers(1, ["cnn"])
+    said = capsys.readouterr().out
+    for name in (OURS, UNGATED, OPTIMUM, LITERT, COREML, HELP):
+        assert f"| {name} |" in said
+    assert said.count("reached") + said.count("NOT REACHED") >= 5
+    assert {run["command"] for run in results["cnn"]["runs"]} == {OURS, UNGATED, OPTIMUM, LITERT, COREML}

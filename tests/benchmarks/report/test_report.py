@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.commands import report as report_cli
-from benchmarks.report import write_file, write_html, write_markdown, write_png
+from benchmarks.report import write_html, write_markdown, write_png
 from benchmarks.report.bars import kernel_bars, memory_bars
 from benchmarks.report.charts import MOST_POINTS, distribution, even_ticks, log_ticks, over_time, styles_of
 from benchmarks.report.markdown import escaped, markdown
@@ -27,6 +28,7 @@ from benchmarks.results.execution import execution, latency_is_real
 from benchmarks.results.history import append
 from benchmarks.results.result import Memory, results_to_json
 from benchmarks.results.words import bytes_of, count_of, latency, milliseconds, short
+from benchmarks.tables import Cell
 from runtimes.errors import BadInput
 from runtimes.kernels import KernelTruth
 from runtimes.types import EXECUTION_KINDS
@@ -146,6 +148,18 @@ def test_who_names_an_emulator_is_emulated_whatever_it_says():
     assert execution(emulated_runtime) == "emulated"
 
 
+def test_each_result_is_told_how_much_faster_or_slower_than_the_first_it_is():
+    first = synthetic.result(median_ms=1.0)
+    others = (synthetic.result(precision="int8", median_ms=0.5), synthetic.result(precision="int4", median_ms=2.0))
+    (section,) = sections_of([first, *others])
+    table = summary(section)
+    said = [row[table.columns.index("against the first")] for row in table.rows]
+    assert said[0] == Cell("the first", "", "weak")
+    assert re.match(r"(1\.9|2\.0)\dx \(", said[1].text) and (said[1].detail, said[1].tone) == ("", "good")
+    assert re.match(r"0\.(49|5\d)x \(", said[2].text) and (said[2].detail, said[2].tone) == ("slower", "bad")
+    assert html([first, *others]).count("slower") == 1
+
+
 def test_a_wrong_result_has_no_latency(page):
     wrong = result(verdict="fail")
     assert not latency_is_real(wrong)
@@ -247,7 +261,7 @@ def test_hostile_names_are_text_and_short():
     assert "<" not in re.sub(r"\\.", "", "".join(prose)), "every one is escaped"
     tables = [line for line in lines if line.startswith("| ")]
     for line in tables:
-        assert len(re.split(r"(?<!\\)\|", line)) in (6, 8, 10), line
+        assert len(re.split(r"(?<!\\)\|", line)) in (6, 8, 11), line
 
 
 def test_what_no_encoding_holds_is_replaced(tmp_path):
@@ -328,6 +342,8 @@ def test_the_command_line_can_be_pasted():
         "pocketship bench 'my net-float32/model.onnx' --on local --seconds 2 --warmup 10 --threads 1,4 "
         "--affinity 0,1 --precision 1% --processes 3"
     )
+    (named,) = commands([result(bundle="--output=/home/you/x")])
+    assert named.startswith("pocketship bench ./--output="), "the name of a stranger's file is no option"
     (sustained,) = commands([synthetic.throttling()])
     assert "--sustained 600s" in sustained and "--processes" not in sustained
 
@@ -453,7 +469,8 @@ def test_files_and_history_become_one_report(saved, tmp_path, fleet):
     words = (saved, "--history", url, "-o", places[0], "--markdown", places[1], "--png", places[2], "--title", "T & t")
     done = command(*words)
     assert done.exit_code == 0, done.exception
-    assert done.stderr.startswith("20 results in ") and done.stdout == ""
+    assert done.stderr.startswith("20 results in ")
+    assert done.stdout == "next, see what is shown to differ between two runs: pocketship compare OLD.json NEW.json\n"
     assert "<h1>T &amp; t</h1>" in places[0].read_text() and "# T \\& t" in places[1].read_text()
     assert places[2].read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["history.sqlite", "r.html", "r.md", "r.png", "results.json"]
@@ -473,7 +490,9 @@ def test_without_a_file_it_takes_the_user_s_history_and_since_leaves_out(monkeyp
 def test_bad_input_is_one_line_and_exit_code_2(saved, tmp_path):
     (tmp_path / "text.json").write_text("{no")
     out = tmp_path / "r.html"
+    os.mkfifo(tmp_path / "pipe")
     for words, message in (
+        ((saved, "-o", out, "--png", tmp_path / "pipe"), "pipe: cannot be written (it is no plain file); give another"),
         ((tmp_path / "no.json", "-o", out), "no.json: cannot be read (No such file or directory); check the path"),
         ((tmp_path / "text.json", "-o", out), "text.json: not JSON ("),
         ((saved, "-o", tmp_path), "cannot be written; give a file in a folder that exists"),
@@ -486,21 +505,6 @@ def test_bad_input_is_one_line_and_exit_code_2(saved, tmp_path):
         done = command(*words)
         assert isinstance(done.exception, BadInput) and message in str(done.exception), (words, done.exception)
         assert done.exception.exit_code == 2 and not out.exists()
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "r.html"
-    path.write_text("old")
-
-    def full(self, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(
-        BadInput, match=r"r\.html: cannot be written \(No space left on device\); give a file in a folder"
-    ):
-        write_file(path, b"new")
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
 # --- In a browser --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.devices.browser import events as posted
-from benchmarks.results.events import EVENTS, OF_A_CASE
+from benchmarks.results.events import EVENTS, LENGTHS, OF_A_CASE, WORDS, range_of
 from benchmarks.results.record import TAKEN, Recorder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -239,6 +239,25 @@ def test_the_recorder_takes_every_event_and_asks_for_no_other_field():
         asked = set(re.findall(r'fields(?:\.get\(|\[)"(\w+)"', inspect.getsource(take)))
         assert asked <= set(CONTRACT[name]), name
     assert all(getattr(Recorder, take.__name__) is take for take in TAKEN.values())
+
+
+def test_every_number_has_a_range_and_every_list_a_length():
+    for name, fields in CONTRACT.items():
+        outer = {key.rpartition(".")[0] for key in fields}
+        for key, kinds in fields.items():
+            word = key.rpartition(".")[2]
+            if "array" in kinds or ("object" in kinds and key not in outer):
+                assert LENGTHS[word] > 0, f"{name}: {key}"
+            if kinds & {"number", "array"} and word not in ("case", "notes", "operations", "throttled"):
+                least, most = range_of(word)
+                assert least < most, f"{name}: {key}"
+
+
+def test_every_word_that_a_field_may_hold_is_documented():
+    text = (ROOT / "docs/results.md").read_text()
+    assert {key.rpartition(".")[2] for keys in CONTRACT.values() for key in keys} >= set(WORDS)
+    for words in WORDS.values():
+        assert all(word in text for word in words)
 
 
 def test_the_documentation_lists_every_event_and_field():

@@ -32,6 +32,7 @@ def url(file):
     return f"sqlite:///{file}"
 
 
+@pytest.mark.slow
 def test_what_is_appended_comes_back_the_same_in_order_of_time(url):
     results = synthetic.fleet()
     assert append(results, url) == len(results)

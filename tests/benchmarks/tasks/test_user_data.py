@@ -248,8 +248,8 @@ def test_files_that_are_no_task(tmp_path):
         load_task("a.py")
     with pytest.raises(BadInput, match=r"a\.py: no such file; check the path"):
         load_task("a.py:task")
-    (tmp_path / "a.csv").write_text("1,2")
+    (tmp_path / "a.txt").write_text("1,2")
     with pytest.raises(
-        BadInput, match=r"a\.csv: the file is no task; give a folder of train\.npz, calibration\.npz, test"
+        BadInput, match=r"a\.txt: the file is no task; give a folder of train\.npz, calibration\.npz, test"
     ):
-        load_task(str(tmp_path / "a.csv"))
+        load_task(str(tmp_path / "a.txt"))

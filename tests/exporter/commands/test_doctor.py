@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
+import json
 import shutil
 import sys
 from collections import namedtuple
@@ -13,6 +15,14 @@ import pytest
 
 from benchmarks.devices.browser import files as browser_files
 from exporter.commands import doctor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtimes_are_asked_once():
+    """Each in a child process: the machine does not change between these tests."""
+    real, doctor._runs = doctor._runs, functools.cache(doctor._runs)
+    yield
+    doctor._runs = real
 
 
 def finding(what: str) -> doctor.Finding:
@@ -36,7 +46,7 @@ def test_a_package_that_is_missing_has_its_remedy(monkeypatch):
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = finding("write Core ML")
+    found = finding("convert to Core ML")
     assert not found.works and found.required
     assert found.found == "coremltools is not installed"
     assert found.remedy == "pip install 'pocketship[export]'"
@@ -88,6 +98,31 @@ def test_a_full_disk(monkeypatch):
 
 def test_core_ml_off_a_mac_is_said_to_be_off_device(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    assert "off-device" in finding("check Core ML").found
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert finding("run Core ML").works
+    assert "off-device" in finding("run Core ML").found
+
+
+def test_what_cannot_be_imported_does_not_run(pocketship_without):
+    done = pocketship_without("ai_edge_litert,coremltools", "doctor", "--json")
+    found = {row["what"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 2
+    assert found["run ONNX"]["works"] and found["convert to TFLite"]["works"]
+    assert not found["run TFLite"]["works"] and not found["run Core ML"]["works"]
+    assert found["run TFLite"]["remedy"] == "pip install 'pocketship[litert]'"
+    assert found["run Core ML"]["remedy"] == "pip install 'pocketship[coreml]'"
+
+
+WHATS = ("trace PyTorch models", "convert to ONNX", "run ONNX", "convert to TFLite", "run TFLite", "run Core ML")
+
+
+@pytest.mark.parametrize(
+    ("lacks", "line"),
+    [
+        ((), "here pocketship can export to ONNX and TFLite, and verify and bench ONNX, TFLite and Core ML"),
+        (WHATS[:1], "here pocketship can export to no format, and verify and bench ONNX, TFLite and Core ML"),
+        (WHATS[2:3], "here pocketship can export to TFLite, and verify and bench TFLite and Core ML"),
+        (WHATS, "here pocketship can export to no format, and verify and bench no format"),
+    ],
+)
+def test_what_this_machine_can_do_in_one_line(lacks, line):
+    findings = [doctor.Finding(what, what not in lacks, "") for what in WHATS]
+    assert doctor.abilities(findings) == line

@@ -23,7 +23,8 @@ def measured(pocketship, models, tmp_path_factory):
 
 def test_the_table_has_a_row_a_layer_the_most_sensitive_first(measured):
     done, _ = measured
-    header, *rows = done.stdout.strip().splitlines()
+    header, *rows, following = done.stdout.strip().splitlines()
+    assert following.startswith("next, make it small: pocketship export ")
     assert re.split(r"  +", header.strip()) == [
         *("layer", "kind", "parameters", "SNR dB, 8 bits", "SNR dB, 4 bits", "SNR dB, 2 bits")
     ]
@@ -42,8 +43,8 @@ def test_json_has_the_same_figures(measured, pocketship, models):
     printed = json.loads(
         pocketship("sensitivity", f"{models.__file__}:mlp", "--bits", "8,2", "--json", "--quiet").stdout
     )
-    assert [layer["name"] for layer in printed] == [row.split()[0] for row in measured[0].stdout.splitlines()[1:]]
-    for layer, row in zip(printed, measured[0].stdout.splitlines()[1:], strict=True):
+    assert [layer["name"] for layer in printed] == [row.split()[0] for row in measured[0].stdout.splitlines()[1:-1]]
+    for layer, row in zip(printed, measured[0].stdout.splitlines()[1:-1], strict=True):
         assert set(layer["snr_db"]) == {"8", "2"} and layer["score"] == {}
         assert f"{layer['snr_db']['2']:.1f}" == row.split()[-1]
 

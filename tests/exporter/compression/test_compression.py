@@ -26,7 +26,7 @@ def compressed(tmp_path_factory, pocketship):
             folder = tmp_path_factory.mktemp("compressed")
             if recipe:
                 (folder / "recipe.yaml").write_text(recipe)
-                words = ("--recipe", str(folder / "recipe.yaml"))
+                words = (*words, "--recipe", str(folder / "recipe.yaml"))
             own = ("--data", f"{TESTS / 'data.py'}:{data}") if data else ()
             source = f"{TESTS / 'models.py'}:{name}"
             done = pocketship("export", source, *words, *own, "-o", folder / "bundle", "--quiet", timeout=550)
@@ -41,25 +41,35 @@ def check_bundle(bundle: Path, stages: list[str], computes, tolerance: float | N
     """The files say what the passes did, and compute the golden values, past our own gate where they are exact."""
     manifest = read_manifest(bundle)
     assert [step.name for step in manifest.recipe] == stages[1:]
-    rows = {(row.format, row.stage) for row in manifest.ledger}
-    assert rows == {(target, stage) for target in FORMATS for stage in stages}
-    assert {a.path for a in manifest.artifacts} <= {p.name for p in bundle.iterdir()}
+    assert {(a.format, a.path in {p.name for p in bundle.iterdir()}) for a in manifest.artifacts} == {
+        (target, True) for target in FORMATS
+    }
     for artifact in manifest.artifacts:
         assert artifact.parity.verdict == "pass" and not artifact.left_float
-        last = [row for row in manifest.ledger if row.format == artifact.format][-1]
-        assert last.size_bytes == artifact.size_bytes == sum(last.waterfall.values())
         if tolerance is None:
             continue
         golden = read_golden(bundle / artifact.golden)
         for inputs, outputs in zip(golden.inputs, golden.outputs, strict=True):
             computes(bundle / artifact.path, inputs, outputs, tolerance)
+
+
+def check_ledger(bundle: Path, stages: list[str]) -> None:
+    """Every format has a row of every stage, the last of them the artifact's; the report shows them."""
+    manifest = read_manifest(bundle)
+    rows = {(row.format, row.stage) for row in manifest.ledger}
+    assert rows == {(target, stage) for target in FORMATS for stage in stages}
+    for artifact in manifest.artifacts:
+        last = [row for row in manifest.ledger if row.format == artifact.format][-1]
+        assert last.size_bytes == artifact.size_bytes == sum(last.waterfall.values())
     assert (bundle / "report.png").read_bytes().startswith(b"\x89PNG")
     assert all(stage in (bundle / "report.md").read_text() for stage in stages)
 
 
+@pytest.mark.slow
 def test_int8_with_calibrated_activations_in_all_formats(compressed, computes, pocketship):
     bundle = compressed("cnn", "images", "--quantize", "int8")
     check_bundle(bundle, ["original", "quantize"], computes, tolerance=None)
+    check_ledger(bundle, ["original", "quantize"])
     manifest = read_manifest(bundle)
     by_format = {a.format: a for a in manifest.artifacts}
     assert by_format["coreml"].golden == "golden.npz" and not by_format["coreml"].noise
@@ -71,12 +81,16 @@ def test_int8_with_calibrated_activations_in_all_formats(compressed, computes, p
     assert done.returncode == 0 and done.stdout.count("pass") == 3, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_int4_weights_with_float_activations_are_exact_in_all_formats(compressed, computes):
     recipe = "passes: [{quantize: {bits: 4, activations: float, embedding_bits: 4}}]"
-    check_bundle(compressed("transformer", None, recipe=recipe), ["original", "quantize"], computes)
+    bundle = compressed("transformer", None, recipe=recipe)
+    check_bundle(bundle, ["original", "quantize"], computes)
+    check_ledger(bundle, ["original", "quantize"])
 
 
 @pytest.mark.slow
+@pytest.mark.matrix(one_in=2)
 @pytest.mark.parametrize(
     ("stages", "recipe", "tolerance"),
     [
@@ -92,9 +106,15 @@ def test_int4_weights_with_float_activations_are_exact_in_all_formats(compressed
     ids=str,
 )
 def test_every_pass_reaches_all_formats(stages, recipe, tolerance, compressed, computes):
-    check_bundle(compressed("mlp", "points", recipe=f"passes: [{recipe}]"), ["original", *stages], computes, tolerance)
+    measured = len(stages) > 1  # to measure costs as much as to export; what a stage's row says is the same of any pass
+    words = () if measured else ("--no-measure",)
+    bundle = compressed("mlp", "points", *words, recipe=f"passes: [{recipe}]")
+    check_bundle(bundle, ["original", *stages], computes, tolerance)
+    if measured:
+        check_ledger(bundle, ["original", *stages])
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_ledger_and_json_holds_it(compressed, pocketship, tmp_path):
     words = ("--quantize", "int8", "--target", "onnx", "--data", f"{TESTS / 'data.py'}:points")
     done = pocketship("export", f"{TESTS / 'models.py'}:mlp", *words, "-o", tmp_path / "b")
@@ -121,6 +141,7 @@ def test_without_measuring_the_stages_are_proven_and_no_more(pocketship, tmp_pat
     assert not (tmp_path / "b" / "report.md").exists() and "measure" not in done.stderr
 
 
+@pytest.mark.slow
 def test_int8_without_data_quantizes_linear_layers_and_stores_convolutions_small(pocketship, tmp_path):
     """The stage's line and the manifest say that convolutions compute in float."""
     said = "; convolutions compute in float: calibrated ranges need --data"

@@ -12,6 +12,8 @@ from exporter.compression.recipe import PASSES, Setting, from_words, read_recipe
 from exporter.compression.recipe_docs import main, with_settings
 from runtimes.errors import BadInput
 
+BOMB = "".join(f"\n- &b{i} [{', '.join(9 * [f'*b{i - 1}' if i else '*a'])}]" for i in range(30))
+"""Each line is nine of the one before."""
 YAML = """
 passes:
   - prune: {sparsity: 0.5}
@@ -72,7 +74,27 @@ def test_a_recipe_survives_the_way_to_the_child_and_into_the_manifest(tmp_path):
         ("passes: [[prune]]", "pass 1 is ['prune']"),
         ("passes: [{prune: 0.5}]", "pass 1 is {'prune': 0.5}"),
         ("passes: [", "cannot read the recipe"),
-        ("!!python/object/apply:os.system ['true']", "cannot read the recipe"),
+        ("!!python/object/apply:os.system ['true']", "cannot read the recipe (line 1: !tags are not read)"),
+        (f"a: &a [0]\npasses: {BOMB}", "cannot read the recipe (line 1: write it out, *names and &names are not read)"),
+        ("passes: [{prune: {sparsity: *a}}]", "cannot read the recipe (line 1: write it out"),
+        (f"passes: {'[' * 9999}", "cannot read the recipe (line 1: nested more than 16 deep)"),
+        (f"passes:\n{'- ' * 9999}", "cannot read the recipe (line 2: nested more than 16 deep)"),
+        (f"a:\n{'[' * 16}", "cannot read the recipe (line 2: nested more than 16 deep)"),
+        (f"passes: [{'x' * 1001}]", "cannot read the recipe (line 1: a word of 1001 characters)"),
+        (f"passes: [0x{'f' * 1001}]", "cannot read the recipe (line 1: a word of 1003 characters)"),
+        (f"# {'x' * (1 << 16)}\npasses: [prune]", "cannot read the recipe (65,554 bytes are more than 65,536)"),
+        ("passes: [{prune: {sparsity: 9999-99-99}}]", "prune: sparsity is '9999-99-99'; give a number in [0, 1)"),
+        ("passes: [2001-02-03]", "unknown pass '2001-02-03'"),
+        (f"passes: [{{prune: {{sparsity: {'9' * 400}}}}}]", "(line 1: 99999999999999999999... has more"),
+        (f"passes: [{{prune: {{sparsity: {'1:' * 490}1.5}}}}]", "cannot read the recipe ("),
+        ("passes: [{low-rank: {ratio: .inf}}]", "low-rank: ratio is inf"),
+        ("passes: [{low-rank: {ratio: 1.e+999}}]", "low-rank: ratio is inf"),
+        ("passes: [{low-rank: {ratio: .nan}}]", "low-rank: ratio is nan"),
+        (f"passes: [{{distill: {{epochs: {'9' * 400}}}}}]", "(line 1: 99999999999999999999... has more than 64 bits)"),
+        (f"passes: [{{{'x' * 999}: 1}}]", "pass 1 is {'xxx"),
+        (f"passes: [{{{'x' * 999}: {{}}}}]", "unknown pass 'xxx"),
+        ("passes: [{1: {2: 3}}]", "unknown pass '1'"),
+        ("passes: [\x07]", "cannot read the recipe ("),
         ("", "the recipe is no list of passes"),
     ],
 )
@@ -114,7 +136,7 @@ def test_short_words_are_recipes_in_the_right_order(words, passes):
         (("1.0", None, None), "--prune: prune: sparsity is 1.0; give a number in [0, 1)"),
         (("structured:x", None, None), "--prune: cannot read 'x'; write it as structured:0.5"),
         ((None, "few", None), "--low-rank: cannot read 'few'; write it as 3 or fwsvd:3"),
-        ((None, None, "int3"), "--quantize: unknown precision 'int3'; give one of int8, int8-static"),
+        ((None, None, "int3"), "--quantize: unknown precision 'int3'; give one of float16, int8"),
     ],
     ids=str,
 )

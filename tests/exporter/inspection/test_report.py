@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from exporter.inspection.report import inspect
-from runtimes.errors import BadInput
+from exporter.inspection.report import inspect, read
+from runtimes.errors import BadInput, refusal_of
 
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "coreml": "model.mlpackage"}
 OPERATIONS = {
@@ -17,6 +17,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "cnn", "transformer", "nested"])
 @pytest.mark.parametrize("target", FILES)
 def test_a_report_agrees_with_the_manifest(name, target, exported, manifest_of):
@@ -93,5 +94,19 @@ def test_a_library_that_is_not_installed(exported, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
-    with pytest.raises(BadInput, match=r"onnx_ir is not installed; pip install 'pocketship\[export\]'"):
-        inspect(exported("mlp") / "model.onnx")
+    with pytest.raises(ModuleNotFoundError) as caught:  # the child's `main` words it
+        read({"path": str(exported("mlp") / "model.onnx")}, print)
+    assert str(refusal_of(caught.value)) == "onnx-ir is not installed; pip install 'pocketship[bench]'"
+
+
+def test_a_format_that_this_machine_cannot_read_is_left_out_and_it_says_so(exported, pocketship_without):
+    done = pocketship_without("coremltools", "inspect", exported("mlp"))
+    assert done.returncode == 0, done.stderr
+    assert "model.onnx  onnx" in done.stdout and "model.tflite  tflite" in done.stdout
+    assert done.stdout.count("not read: model.mlpackage: coremltools is not installed; ") == 1
+    done = pocketship_without("coremltools", "inspect", exported("mlp"), "--json")
+    assert [row.get("format", row.get("not_read", "")[:28]) for row in json.loads(done.stdout)] == [
+        *("onnx", "tflite", "coremltools is not installed")
+    ]
+    done = pocketship_without("coremltools", "inspect", exported("mlp") / "model.mlpackage")
+    assert done.returncode == 2 and "coremltools is not installed; " in done.stderr, done.stderr

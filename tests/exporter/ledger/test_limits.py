@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.measure import OFF_DEVICE
-from exporter.ledger.limits import check_judgeable, check_limits, not_judged
+from exporter.ledger.limits import check_judgeable, check_limits, check_sizes, not_judged
 from runtimes.errors import BadInput, LimitNotMet
 from runtimes.types import Accuracy, Latency, LedgerRow
 
@@ -162,3 +163,13 @@ def test_limits_that_can_be_judged_pass():
 def test_a_drop_without_accuracy_is_refused_in_the_end_too():
     with pytest.raises(BadInput, match="--max-drop: onnx has no accuracy; give --data"):
         check_limits([row(0, "original", accuracy=0.9), row(1, "int8")], 0.01, None, None)
+
+
+def test_sizes_alone_are_judged_where_nothing_was_measured():
+    artifacts = [SimpleNamespace(format="onnx", size_bytes=1500), SimpleNamespace(format="tflite", size_bytes=1000)]
+    check_sizes(artifacts, None)
+    check_sizes(artifacts, 1500)
+    with pytest.raises(LimitNotMet) as caught:
+        check_sizes(artifacts, 1000)
+    line = "onnx: 1,500 bytes are 500 more than --max-size allows; nothing was written"
+    assert str(caught.value).startswith(line) and "tflite" not in str(caught.value)

@@ -12,11 +12,9 @@ from torch import nn
 from exporter.load import load
 from exporter.sources.inputs import randomized
 from exporter.sources.source import SourceOptions
-from exporter.sources.torchvision_operators import declare_torchvision_operators
 from exporter.tracing.flat_module import FlatModule
 
 pytestmark = pytest.mark.slow
-declare_torchvision_operators()  # transformers imports torchvision
 TARGETS = ("onnx", "tflite", "coreml")
 
 
@@ -149,7 +147,7 @@ def check(module: nn.Module, example: Any, target: str, lower_here: Any, compute
         computes(artifact.path, fresh, flat.compute(dict(fresh)), 1e-2 if chosen else 1e-4)
 
 
-@pytest.mark.matrix(one_in=3)
+@pytest.mark.matrix(one_in=8)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_architecture(name, target, lower_here, computes):
@@ -157,7 +155,7 @@ def test_an_architecture(name, target, lower_here, computes):
     check(*ARCHITECTURES[name](), target, lower_here, computes)
 
 
-@pytest.mark.matrix(one_in=3)
+@pytest.mark.matrix(one_in=4)
 @pytest.mark.parametrize(
     "name", ["bert", "distilbert", "electra", "roberta", "mpnet", "albert", "vit", "encoder", "mixer"]
 )
@@ -166,7 +164,7 @@ def test_half_precision_of_core_ml(name, lower_here, computes):
     check(*ARCHITECTURES[name](), "coreml", lower_here, computes, coreml_precision="float16")
 
 
-@pytest.mark.matrix(one_in=3)
+@pytest.mark.matrix(one_in=8)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", TIMM)
 def test_a_timm_architecture(name, target, lower_here, computes):

@@ -179,6 +179,7 @@ def test_scales_of_groups_are_stored_and_computed_with(bits, group):
     assert np.array_equal(last.decompress(data, last.scale.val, None), weight.value)
 
 
+@pytest.mark.slow
 def test_inspect_shows_what_is_stored(packaged):
     module = nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 12))
     tensors = {}
@@ -207,6 +208,7 @@ def program_of(build, min_ios=18):
     def program(x):
         return build(mb, x)
 
+    mb.name_count.clear()  # as a conversion does when it ends: names of the next program start anew
     return program
 
 
@@ -349,6 +351,7 @@ def mostly_weights():
     return nn.Sequential(nn.Embedding(2000, 192), nn.Linear(192, 384), nn.Linear(384, 192)), torch.tensor([[1, 5]])
 
 
+@pytest.mark.slow
 def test_files_shrink_as_the_bits_do(packaged):
     sizes = {bits: digest(packaged(*mostly_weights(), bits, 18, name=str(bits))[-1])[0] for bits in (None, 8, 4, 2)}
     assert sizes[None] >= 3.8 * sizes[8]

@@ -416,6 +416,7 @@ def test_a_convolution_among_float_operations_is_float(module, lowered):
     assert error <= FLOAT_ERROR
 
 
+@pytest.mark.slow
 def test_a_float_reader_in_the_middle_divides_the_chain(lowered):
     made = lowered(chain(nn.ReLU(), nn.Hardswish(), nn.ReLU()), torch.randn(1, 3, 12, 12), 8, "static")
     assert executed(made.path)["QLinearConv"] == 2
@@ -451,6 +452,7 @@ class Tied(nn.Module):
         return self.output(torch.tanh(self.embedding(ids)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("bits", LARGEST_CODE)
 def test_a_tied_table_lies_in_the_file_once(bits, activations, lowered):
@@ -560,6 +562,7 @@ class Mostly(nn.Module):
         return self.layers(self.embedding(ids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bits", "activations", "least"), [(8, "static", 3.8), (8, "dynamic", 3.8), (4, "dynamic", 7), (2, "dynamic", 12)]
 )

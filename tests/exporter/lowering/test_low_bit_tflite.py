@@ -174,6 +174,7 @@ def test_every_combination_has_a_row(kind, bits, activations):
 # --- what the file computes -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_alone_are_exact(every_layer):
     content, carried = carry(every_layer.content, computing(every_layer.low_bit, "float"))
     assert {c.name for c in carried} == set(every_layer.low_bit)

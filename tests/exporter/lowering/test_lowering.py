@@ -58,6 +58,7 @@ def test_an_onnx_file_tells_nothing_of_the_user_s_code(lower_here, as_exported):
 # --- ONNX ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("name", ["cnn", "transformer"])
 def test_every_opset(opset, name, lower_here, as_exported, computes):
@@ -121,6 +122,7 @@ def mil_operations(path: Path) -> set[str]:
     return {operation.type for operation in function.block_specializations[function.opset].operations}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ios", IOS_VERSIONS)
 @pytest.mark.parametrize("name", ["cnn", "transformer"])
 def test_every_ios_version(ios, name, lower_here, as_exported, computes):
@@ -133,12 +135,14 @@ def test_every_ios_version(ios, name, lower_here, as_exported, computes):
     computes(artifact.path, inputs, outputs)
 
 
+@pytest.mark.slow
 def test_recurrent_layers_are_decomposed_for_core_ml(exported):
     found = mil_operations(exported("recurrent") / "model.mlpackage")
     assert not found & {"lstm", "gru", "rnn", "while_loop"}
     assert {"linear", "sigmoid", "tanh"} <= found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "recurrent"])
 def test_float16_for_core_ml(name, lower_here, as_exported, computes):
     module, example, inputs, outputs = case(name, as_exported)
@@ -184,6 +188,7 @@ class Overlooked(nn.Module):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", FILES)
 def test_arguments_that_converters_overlook(target, lower_here, computes):
     torch.manual_seed(0)
@@ -208,6 +213,7 @@ AXES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AXES)
 @pytest.mark.parametrize("target", ["onnx", "coreml"])
 def test_a_dynamic_axis_takes_other_lengths(name, target, lower_here, as_exported, computes):
@@ -232,9 +238,9 @@ def test_an_export_with_a_dynamic_axis_is_proven_at_another_length(tmp_path, poc
     for artifact in manifest["artifacts"]:
         assert artifact["signature"]["inputs"][0]["shape"] == ["input_0", 8]
         assert artifact["signature"]["outputs"][0]["shape"] == ["input_0", 4]
-        assert artifact["parity"]["samples"] == 4
+        assert artifact["parity"]["samples"] == 9
     golden = np.load(tmp_path / "any" / "golden.npz")
-    assert len({golden[f"{i}/input/input"].shape for i in range(4)}) == 2
+    assert len({golden[f"{i}/input/input"].shape for i in range(9)}) == 2
 
 
 def test_a_dynamic_axis_that_litert_lacks_is_refused_with_its_name(tmp_path, refused, models):
@@ -248,7 +254,9 @@ def test_a_dynamic_axis_that_litert_lacks_is_refused_with_its_name(tmp_path, ref
 # --- the same bytes again ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
+@pytest.mark.slow
+@pytest.mark.matrix(one_in=2)
+@pytest.mark.parametrize("name", ["cnn", "transformer"])
 def test_the_same_export_gives_the_same_bytes(name, exported, pocketship, tmp_path, models):
     first, again = exported(name), tmp_path / "again"
     done = pocketship("export", f"{models.__file__}:{name}", "-o", again, "--quiet", PYTHONHASHSEED="7")
@@ -256,7 +264,7 @@ def test_the_same_export_gives_the_same_bytes(name, exported, pocketship, tmp_pa
     files = {p.relative_to(first) for p in first.rglob("*") if p.is_file()}
     assert files == {p.relative_to(again) for p in again.rglob("*") if p.is_file()}
     assert {Path("manifest.json"), Path("golden.npz"), Path("README.md"), Path("model.onnx")} <= files
-    for file in files - {Path("export.log")}:  # the log tells times
+    for file in files:
         assert (first / file).read_bytes() == (again / file).read_bytes(), file
 
 
@@ -289,6 +297,39 @@ def test_weights_are_stored_once(target, lower_here):
     once = sum(p.numel() for p in module.parameters()) * 4
     size = sum(p.stat().st_size for p in [artifact.path, *artifact.path.rglob("*")] if p.is_file())
     assert once <= size < once + 12_000  # the smaller matrix alone takes 65,536
+
+
+class OutOfOrder(nn.Module):
+    """Weights that are views: transposed, one of them twice, one read as integers, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for place in range(4):
+            self.register_buffer(f"factor_{place}", torch.randn(1, 64, 32).transpose(-1, -2))
+        self.weight = nn.Parameter(torch.randn(8, 64).t())
+        self.same = self.weight
+        self.straight = nn.Parameter(torch.randn(8, 8))
+        self.register_buffer("bits", self.straight.detach().view(torch.int32))
+
+    def forward(self, x):
+        for place in range(4):
+            x = x * getattr(self, f"factor_{place}") + 0.1 * x
+        return x @ self.weight @ self.straight + (x @ self.same).relu(), self.bits + 0
+
+
+def test_weights_that_are_views_are_not_taken_for_one_another(lower_here, computes):
+    torch.manual_seed(0)
+    module, example = OutOfOrder(), torch.randn(1, 32, 64)
+    lowered = lower_here(module, example, "tflite")
+    expected = module(example)
+    computes(lowered.path, {"x": example}, {"output_0": expected[0], "output_1": expected[1]})
+    exported = lowered.program.exported
+    stored = [v for v in (*exported.state_dict.values(), *exported.constants.values()) if isinstance(v, torch.Tensor)]
+    assert all(value.is_contiguous() for value in stored)
+    kinds = {(value.data_ptr(), value.dtype) for value in stored}
+    assert len({address for address, _ in kinds}) == len(kinds)
+    twice = {name: value.data_ptr() for name, value in exported.state_dict.items() if name.endswith(("weight", "same"))}
+    assert len(set(twice.values())) == 1
 
 
 class Unknown(nn.Module):

@@ -7,7 +7,16 @@ import itertools
 import numpy as np
 import pytest
 
-from exporter.low_bit.weight import ACTIVATIONS, GROUPS, KINDS, LARGEST_CODE, Granularity, LowBitWeight
+from exporter.low_bit.weight import (
+    ACTIVATIONS,
+    GROUPS,
+    HALF_BITS,
+    KINDS,
+    LARGEST_CODE,
+    OTHER_USE,
+    Granularity,
+    LowBitWeight,
+)
 from exporter.lowering.representation import GROUPS as STORES_GROUPS
 from exporter.lowering.representation import TABLE, Refusal, representation
 from exporter.lowering.target import TARGETS
@@ -21,7 +30,8 @@ def weight(kind, bits=4, group=None):
 
 
 def test_every_combination_has_a_row_of_bits_that_hold_its_codes():
-    assert set(TABLE) == set(itertools.product(TARGETS, KINDS, LARGEST_CODE, ACTIVATIONS))
+    halves = set(itertools.product(TARGETS, (*KINDS, OTHER_USE), [HALF_BITS], ["float"]))
+    assert set(TABLE) == set(itertools.product(TARGETS, KINDS, LARGEST_CODE, ACTIVATIONS)) | halves
     assert all(row.bits >= bits and row.why for (_, _, bits, _), row in TABLE.items())
     assert set(STORES_GROUPS) == set(itertools.product(TARGETS, KINDS))
 

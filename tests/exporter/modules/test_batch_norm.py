@@ -10,10 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from exporter.load import load
 from exporter.modules.batch_norm import fold_batch_norms
 from exporter.sources.source import SourceOptions
-from exporter.sources.torchvision_operators import declare_torchvision_operators
 from exporter.tracing.flat_module import FlatModule
-
-declare_torchvision_operators()  # timm imports torchvision
 
 
 def lively(module):

@@ -12,7 +12,6 @@ from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.families.series import mixer
 from exporter.modules.dependencies import find_groups
 from exporter.modules.structure import Block, find_blocks, masked, path_of, sliced, without_blocks
-from exporter.sources.torchvision_operators import declare_torchvision_operators
 from exporter.tracing.flat_module import FlatModule
 from runtimes.errors import BadInput
 from tests.exporter.modules.upsampling import flat_upsampling, upsampling
@@ -27,7 +26,6 @@ def patch_mixer():
 
 
 def bert():
-    declare_torchvision_operators()
     from transformers import BertConfig, BertModel
 
     config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
@@ -36,7 +34,6 @@ def bert():
 
 def timm_model(name):
     def make():
-        declare_torchvision_operators()
         import timm
 
         return timm.create_model(name, num_classes=10), torch.randn(1, 3, 64, 64)

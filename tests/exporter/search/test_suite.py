@@ -285,7 +285,7 @@ def test_names_of_a_list(words, names):
 
 @pytest.mark.parametrize("words", ["int9", "", "int8,,int4"])
 def test_what_is_no_recipe(words):
-    with pytest.raises(BadInput, match=r"^--recipes: no '.*'; give all, or some of float32, int8, int8-static, "):
+    with pytest.raises(BadInput, match=r"^--recipes: no '.*'; give all, or some of float32, float16, int8, "):
         chosen(words, RECIPES, USUAL_RECIPES, "--recipes")
 
 

@@ -42,6 +42,7 @@ def test_the_users_own_comes_into_the_bundle_and_is_hashed(written, tmp_path, po
     assert pocketship("verify", bundle).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_text_takes_its_tokenizer_along(tmp_path, pocketship):
     from exporter.families.minilm import model_folder
 
@@ -158,6 +159,7 @@ def test_what_a_tokenizer_does_otherwise_is_not_described():
         of_tokenizer(b"", ["attention_mask"], [])
 
 
+@pytest.mark.slow
 def test_a_source_that_is_not_described_says_so(pocketship, tmp_path):
     words = ("export", "timm:mobilenetv3_small_050", "-t", "onnx", "--input-shape", "x=1,3,96,96", "-o", tmp_path / "b")
     done = pocketship(*words)

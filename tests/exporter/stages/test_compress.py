@@ -13,6 +13,7 @@ from exporter.lowering import child as lowering
 from exporter.stages import compress
 from runtimes.bundle import read_manifest
 from runtimes.errors import BadInput
+from runtimes.golden import read_golden
 from runtimes.verify import verify
 
 RECIPE = Recipe((step("prune", {"sparsity": 0.5}, "test"), step("quantize", {"activations": "float"}, "test")))
@@ -53,6 +54,22 @@ def test_an_error_names_its_pass_and_those_before_it(name, error, message, model
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_whose_rounding_cannot_be_measured_is_said_to_be_judged_by_whole_outputs(model, tmp_path, monkeypatch):
+    def unwatched(*words: object) -> None:
+        raise RuntimeError("no mode\nhere")
+
+    monkeypatch.setattr(compress, "rounding_errors", unwatched)
+    told = []
+    bundle = exporter.export(model, "onnx", tmp_path / "bundle", on_stage=told.append)
+    said = [stage.detail for stage in told if "warning" in stage.detail]
+    assert said == [
+        "warning: what rounding changes in this model cannot be measured in float32 (RuntimeError: no mode here): "
+        "each output is judged as a whole, not by its columns and channels"
+    ]
+    assert read_golden(bundle.path / "golden.npz").noise == {}
+
+
+@pytest.mark.slow
 def test_a_pass_that_changed_nothing_is_not_lowered_again(model, tmp_path, monkeypatch):
     """Ledger, recipe and files are as ever; the child of the target lowered the first two snapshots alone."""
     apply, told = compress.apply, []

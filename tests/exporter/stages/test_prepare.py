@@ -43,14 +43,16 @@ def test_weights_that_can_be_exported():
 def job_in(folder, **changes):
     job = {"source": "Linear", "options": {"task": None}, "work": str(folder), "input_shapes": {}, "dynamic": []}
     job["preprocessor"] = None
-    return {**job, "targets": ["onnx"], "recipe": [], "data": None, "seed": 0, **changes}
+    job["described"] = {}
+    return {**job, "targets": {"onnx": "float32"}, "recipe": [], "data": None, "seed": 0, **changes}
 
 
 def test_prepare_module_writes_what_the_other_stages_read(tmp_path):
     told = []
     module = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).train()
     prepare_module(module, torch.randn(1, 3), job_in(tmp_path), told.append)
-    assert not module.training  # dropout must not reach the golden values
+    assert module.training, "the caller's module stays as it was"
+    module.eval()  # dropout must not reach the golden values
     assert [next(iter(event.values())) for event in told if "stage" in event] == ["load", "trace"]
     assert told[0]["detail"] == "8 parameters, weights as given"
     source, snapshot = (next(e[kind] for e in told if kind in e) for kind in ("source", "snapshot"))

@@ -50,7 +50,7 @@ EVERYTHING = Preprocessor(
         Audio("mel", 16000, 1600, 400, 160, 512, 20, 0.0, 8000.0, range=8.0, name="b"),
         Series("series", 2, 5, scaling="standard", mean=(0.0, 1.0), std=(1.0, 2.0), name="c"),
     ),
-    (Classes("logits", ("a", 'b "\n')), Embedding("hidden", "mean", "mask", True), Values("box")),
+    (Classes("logits", ("a", 'b "')), Embedding("hidden", "mean", "mask", True), Values("box")),
 )
 
 

@@ -136,12 +136,10 @@ def test_resizing_gives_pillows_bytes_for_many_sizes():
 
 
 def test_what_torchvision_and_timm_evaluate_with_is_the_same():
-    from exporter.sources.preprocessing import of_timm
-    from exporter.sources.torchvision_operators import declare_torchvision_operators
-
-    declare_torchvision_operators()
     import timm
     from timm.data import create_transform, resolve_data_config
+
+    from exporter.sources.preprocessing import of_timm
 
     config = timm.create_model("mobilenetv3_small_100", pretrained=False).pretrained_cfg
     transform = create_transform(**resolve_data_config(config))

@@ -81,9 +81,6 @@ def test_fit_is_pillows_pad_but_for_what_pillow_leaves_out():
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
 def test_torchvisions_transforms_are_the_same(name):
-    from exporter.sources.torchvision_operators import declare_torchvision_operators
-
-    declare_torchvision_operators()
     from torchvision.transforms import v2 as transforms
     from torchvision.transforms.functional import normalize, to_tensor
 
@@ -228,9 +225,6 @@ def test_of_equal_scores_the_first_is_best_and_a_score_at_the_threshold_reaches_
 @pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_pooling_is_that_of_sentence_transformers(pooling, normalize):
-    from exporter.sources.torchvision_operators import declare_torchvision_operators
-
-    declare_torchvision_operators()
     import torch
     from sentence_transformers.models import Pooling
 

@@ -18,7 +18,7 @@ from benchmarks.agent.loop import LEAST_ROUNDS
 from benchmarks.devices import Options, run_of
 from benchmarks.devices.adb.benchmark_model import NOTES, check, condition_of, events, invocation_of, script
 from benchmarks.job import Case
-from benchmarks.results.events import EVENTS
+from benchmarks.results.events import EVENTS, UNREADABLE
 from runtimes.errors import BadInput, PocketshipError
 from runtimes.records import from_json
 from tests.rigs.adbd import adb_server, emulated_phone
@@ -116,6 +116,24 @@ def test_conditions_leave_out_sensors_that_are_off():
     nothing = condition_of("after", [])
     assert (nothing["frequencies_khz"], nothing["governor"], nothing["temperature_c"]) == ([], None, None)
     assert condition_of("after", ["governor a", "governor b"])["governor"] == "mixed"
+
+
+ODD_LINES = (
+    *("@pocketship", "@pocketship exit", "@pocketship exit x", "@pocketship exit ²", "@pocketship block"),
+    *("@pocketship block 0", "@pocketship block 0 x", "@pocketship block 0 1e999", "@pocketship look during nan"),
+    f"@pocketship block 0 1\n{OLD.replace('Init: 495', 'Init: 1e+e')}",
+    f"@pocketship first 0 1\n{OLD.replace('Init: 495', 'Init: 1e999')}",
+    "@pocketship look before 1\nkhz ²\ncpu millidegrees ³",
+)
+
+
+@pytest.mark.parametrize("text", ODD_LINES, ids=range(len(ODD_LINES)))
+def test_lines_that_only_look_like_the_scripts_are_told_as_such(text):
+    lines = [*f"{text}\n@pocketship exit 0\n@pocketship exit 0\n".splitlines(keepends=True)]
+    for event in events(None, lines, "abc"):
+        said = event.get(UNREADABLE, "which is none of benchmark_model's lines")
+        assert "which is none of benchmark_model's lines" in said
+        assert event.get("frequencies_khz", []) == []
 
 
 # --- what it is asked ------------------------------------------------------------------------------------------------

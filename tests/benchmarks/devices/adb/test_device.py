@@ -286,6 +286,13 @@ def test_an_adb_that_hangs_is_given_up(models, tmp_path, monkeypatch):
     assert isinstance(error, Interrupted) and error.cause == "link-lost"
 
 
+def test_an_answer_without_end_is_given_up(models, tmp_path, monkeypatch):
+    client(tmp_path / "bin", monkeypatch, "exec yes")
+    _, error = bench("adb", models)
+    assert str(error) == "devices: an answer of more than 16,777,216 bytes is of no bench; do not trust this phone"
+    assert isinstance(error, Interrupted) and error.cause == "malformed"
+
+
 # --- what cannot be done ---------------------------------------------------------------------------------------------
 
 
@@ -431,8 +438,9 @@ def test_a_folder_that_may_not_be_written_is_told(phone, models):
         events, error = bench(phone, models)
     finally:
         store.unlink()
-    assert type(error) is PocketshipError and [e["event"] for e in events] == ["device"]
-    assert re.fullmatch(rf"{phone.target}: the phone does not take tall\.onnx \(.*remote .*\)", str(error))
+    assert type(error) is BadInput and [e["event"] for e in events] == ["device"]
+    said = rf"{phone.target}: the phone does not take tall\.onnx \(.*remote .*\); look at its storage with adb .*"
+    assert re.fullmatch(said, str(error))
 
 
 def test_a_killed_runner_loses_nothing_that_was_measured(phone, models):

@@ -126,9 +126,9 @@ FORGED = {
     "no event": ([{"case": 0}], "Unable to extract tag"),
     "a field whose name is for the terminal": (
         [{**block(6000), "\x1b]0;x\x07": 1}],
-        "events.1.block.?]0;x?: Extra inputs",
+        "events.1.block.\ufffd]0;x\ufffd: Extra inputs",
     ),
-    "an event whose name is": ([{"event": "\x1b[2J" * 1000}], "?[2J?[2J"),
+    "an event whose name is": ([{"event": "\x1b[2J" * 1000}], "\ufffd[2J\ufffd[2J"),
     "a field missing": ([{k: v for k, v in block(6000).items() if k != "runs"}], "runs: Field required"),
     "no such case": ([block(6000, 2)], "case 2 of a job of 2"),
     "a negative case": ([block(6000, -1)], "case: Input should be greater than or equal to 0"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import http.client
 import json
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +37,7 @@ class Bench:
     origin: str
     desk: object
     session: str = ""
+    server: browser_server.Server | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -71,18 +75,26 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path):
+def bench(tmp_path, monkeypatch):
     dist = tmp_path / "dist"
     (dist / "onnx").mkdir(parents=True)
     (dist / "index.html").write_text("<!doctype html><title>page</title>")
     (dist / "main.js").write_text("1")
-    (dist / "onnx" / "runtime.wasm").write_bytes(b"\0asm")
+    (dist / "onnx" / "runtime.wasm.gz").write_bytes(gzip.compress(b"\0asm"))
     (dist / "secret.pem").write_text("not of the page")
     job, files = job_with_files(tmp_path)
     served = job_files(job, files, 5.0)
     desk = desk_of(job)
+    servers: list[browser_server.Server] = []
+
+    class Watched(browser_server.Server):
+        def server_bind(self) -> None:
+            servers.append(self)
+            super().server_bind()
+
+    monkeypatch.setattr(browser_server, "Server", Watched)
     with serving("127.0.0.1", 0, {**page_routes(dist), **served.routes}, desk) as origin:
-        yield Bench(origin, desk)
+        yield Bench(origin, desk, server=servers[0])
 
 
 def assert_goes_on(bench: Bench) -> None:
@@ -102,7 +114,8 @@ def test_the_page_is_for_everybody_the_job_for_the_session(bench):
     assert bench.get("/").body == b"<!doctype html><title>page</title>"
     assert bench.get("/").headers["Content-Type"] == "text/html; charset=utf-8"
     wasm = bench.get("/onnx/runtime.wasm?case=1")
-    assert (wasm.body, wasm.headers["Content-Type"]) == (b"\0asm", "application/wasm")
+    assert (wasm.headers["Content-Type"], wasm.headers["Content-Encoding"]) == ("application/wasm", "gzip")
+    assert gzip.decompress(wasm.body) == b"\0asm" and "Content-Encoding" not in bench.get("/").headers
     assert bench.get("/job").status == 401
     assert bench.get("/files/0").status == 401
     bench.open()
@@ -300,7 +313,7 @@ def test_a_post_that_drips_is_cut_off(bench, monkeypatch, sent):
 
 def test_a_request_whose_bytes_keep_coming_one_by_one_is_cut_off(bench, monkeypatch):
     """One deadline for the whole, not one for each byte: else a drip holds a connection for hours."""
-    monkeypatch.setattr(browser_server, "REQUEST_S", 0.5)
+    monkeypatch.setattr(browser_server, "HEADERS_S", 0.5)
     with socket.create_connection(bench.address, timeout=30) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
         connection.settimeout(0.05)
@@ -331,20 +344,72 @@ def test_a_post_that_ends_early_is_refused(bench):
     assert_goes_on(bench)
 
 
-def test_more_connections_than_there_is_room_for_are_closed_and_others_go_on(bench, monkeypatch):
-    bench.open()
-    held = [socket.create_connection(bench.address, timeout=30) for _ in range(browser_server.MOST_CONNECTIONS)]
-    try:
-        assert bench.raw() == b"", "closed without an answer"
-    finally:
+def request_of(bench, path: str) -> bytes:
+    """A request that leaves its connection open."""
+    headers = f"Host: 127.0.0.1:{bench.address[1]}\r\nX-Pocketship-Session: {bench.session}\r\n"
+    return f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nX-Slow: "], ids=["nothing", "half a request"])
+@pytest.mark.parametrize("has_session", [False, True])
+def test_strangers_who_hold_connections_keep_nobody_out(bench, monkeypatch, said, has_session):
+    monkeypatch.setattr(browser_server, "HEADERS_S", 600.0)  # they give way to others, not to time
+    if has_session:
+        bench.open()
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(bench.address, timeout=30)) for _ in range(80)]
         for connection in held:
-            connection.close()
-    for _ in range(1000):  # until the server has seen that they are gone
-        try:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(said)
+        assert bench.get("/").status == 200
+        held[0].settimeout(5.0)
+        assert held[0].recv(1) == b"", "the first of them was closed"
+        assert len(bench.server._connections) <= browser_server.MOST_OF_A_CLIENT
+        assert_goes_on(bench)
+
+
+def test_a_connection_that_has_shown_the_session_gives_way_to_nobody(bench, monkeypatch):
+    bench.open()
+    while bench.server._connections:  # that of open() has shown the session too
+        time.sleep(0.01)
+    monkeypatch.setattr(browser_server, "MOST_OF_A_CLIENT", 2)
+    with contextlib.ExitStack() as stack:
+        ours = [stack.enter_context(socket.create_connection(bench.address, timeout=30)) for _ in range(2)]
+        for connection in ours:
+            connection.sendall(request_of(bench, "/job"))
+            assert b" 200 OK" in connection.recv(100)
+        assert bench.raw() == b"", "there is no room for a stranger"
+        ours[0].sendall(request_of(bench, "/job"))
+        assert ours[0].recv(100)
+    assert_goes_on_soon(bench)
+
+
+def test_in_all_there_are_so_many_and_of_the_largest_crowd_one_gives_way(bench):
+    connections = {n: browser_server._Connection(n, client) for n, client in enumerate("aaabbc")}
+    connections[0].is_known = True
+    bench.server._connections = connections
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(browser_server, "MOST_CONNECTIONS", 6)
+        assert [c.socket for c in bench.server._crowd("d")] == [0, 1, 2]
+        patch.setattr(browser_server, "MOST_OF_A_CLIENT", 2)
+        assert [c.socket for c in bench.server._crowd("b")] == [3, 4]
+        patch.setattr(browser_server, "MOST_CONNECTIONS", 7)
+        assert bench.server._crowd("c") == bench.server._crowd("d") == []
+
+
+def assert_goes_on_soon(bench) -> None:
+    """The same, once the server has seen that connections are gone."""
+    for _ in range(1000):
+        with contextlib.suppress(ConnectionError, http.client.HTTPException):
             if bench.get("/").status == 200:
                 break
-        except (ConnectionError, http.client.HTTPException):
-            continue
+    assert_goes_on(bench)
+
+
+def test_headers_that_do_not_come_end_a_connection(bench, monkeypatch):
+    monkeypatch.setattr(browser_server, "HEADERS_S", 0.2)
+    assert bench.raw(b"GET / HTTP/1.1\r\n") == b"", "closed without an answer"
+    monkeypatch.undo()
     assert_goes_on(bench)
 
 

@@ -11,14 +11,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.devices import Interrupted, Options
+from benchmarks.devices import Interrupted, Options, lines
 from benchmarks.devices.ssh import bench as ssh_bench
 from benchmarks.devices.ssh import board as ssh_board
-from benchmarks.devices.ssh.link import BOARD_PROGRAM, Done, measure
+from benchmarks.devices.ssh.answers import Facts, Probe, Started, Stopped, Unpacked
+from benchmarks.devices.ssh.link import BOARD_PROGRAM, Done, answer_of, measure
+from benchmarks.results.events import UNREADABLE
+from runtimes.errors import BadInput
 from tests.rigs.jobs import asked, matmul
 
 CONTENT = bytes(range(256)) * 1000
@@ -144,11 +148,13 @@ def test_running(tmp_path):
 # --- A bench whose board answers oddly -------------------------------------------------------------------------------
 
 
-def bench_of(chunks: list[bytes], tmp_path) -> tuple[ssh_bench.Bench, list]:
-    """A bench whose agent's events come in these chunks, and what it tells."""
+def bench_of(chunks: list[bytes | None], tmp_path) -> tuple[ssh_bench.Bench, list]:
+    """A bench whose agent's events come in these chunks, where None is a minute without any, and what it tells."""
 
     async def stream(words):
         for chunk in chunks:
+            if chunk is None:
+                await asyncio.sleep(60)
             yield chunk
 
     link = SimpleNamespace(address=SimpleNamespace(target="ssh://board"), stream=stream)
@@ -169,19 +175,55 @@ def test_events_come_in_any_pieces_and_are_counted_in_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"garbage\n", "the agent told what is no event (Expecting value: line 1 column 1 (char 0))"),
-        (b"[]\n", "the agent told what is no event"),
-        (b'{"event": 3}\n', "the agent told what is no event"),
-        (b"x" * 300, "the agent told an event without an end"),
+        (b"garbage\n", "not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b"[]\n", "no JSON object"),
+        (b"x" * 300 + b"\n", "300 bytes are of no event"),
     ],
 )
-def test_what_is_no_event_ends_it(content, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(ssh_bench, "LONGEST_EVENT_BYTES", 256)
-    bench, told = bench_of([b'{"event": "first"}\n', content], tmp_path)
-    with pytest.raises(Interrupted) as malformed:
+def test_what_is_no_event_is_passed_on_as_such(content, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "LONGEST_BYTES", 256)
+    bench, told = bench_of([b'{"event": "first"}\n', content, b'{"event": "end"}\n'], tmp_path)
+    asyncio.run(bench._follow())
+    assert told == [{"event": "first"}, {UNREADABLE: message}, {"event": "end"}] and bench._ended
+
+
+def test_an_agent_that_falls_silent_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(ssh_bench, "MARGIN_S", -120.0)  # of the 120 s that data may take
+    bench, told = bench_of([b'{"event": "first"}\n', None], tmp_path)
+    bench._job = replace(bench._job, timeout_s=0.2)
+    with pytest.raises(Interrupted, match=r"ssh://board: the agent told nothing for 0.2 s; bench again") as silent:
         asyncio.run(bench._follow())
-    assert str(malformed.value) == f"ssh://board: {message}; bench again with --clean"
-    assert malformed.value.cause == "malformed" and told == [{"event": "first"}]
+    assert silent.value.cause == "timed-out" and told == [{"event": "first"}]
+
+
+ODD_ANSWERS = (
+    "3",
+    "[]",
+    "{}",
+    "null",
+    '{"pid": "1"}',
+    '{"python": []}',
+    "[" * 10**5,
+    "garbage",
+    '{"refused": 1}',
+    "[1]",
+)
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS, ids=range(len(ODD_ANSWERS)))
+def test_an_answer_that_is_none_is_one_line(answer):
+    said = ("it answers what it was not asked", "python3 there says", "the agent refuses and does not say why")
+    for kind in (Probe, Facts, Started, Stopped, Unpacked, dict[str, int]):
+        if (answer, kind) != ("{}", dict[str, int]):
+            with pytest.raises(BadInput) as error:
+                answer_of(Done(0, answer.encode(), ""), kind, "ssh://board")
+            assert str(error.value).startswith(tuple(f"ssh://board: {words}" for words in said))
+
+
+def test_a_version_of_python_that_is_none():
+    probe = {"python": [3], "folder": "/", "free_bytes": 0, "busy": "", "error": "", "has": []}
+    with pytest.raises(BadInput, match="it does not say its Python's version"):
+        answer_of(Done(0, json.dumps(probe).encode(), ""), Probe, "ssh://board")
 
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -15,6 +16,8 @@ import pytest
 from benchmarks.devices import DEVICES, Interrupted, run_of
 from benchmarks.devices.ssh import bench as ssh_bench
 from benchmarks.devices.ssh import link as ssh_link
+from benchmarks.results.compare import INSTRUCTION_NOISE
+from benchmarks.results.events import UNREADABLE
 from runtimes.errors import BadInput
 from tests.rigs.jobs import asked, matmul
 from tests.rigs.pi import MODELS
@@ -54,8 +57,8 @@ def mlp(exported):
 
 
 def test_a_whole_bench_on_a_raspberry_pi_4(boards, mlp, tmp_path):
-    """Parity, the delegate's kernels, instruction counts; a file's name is the user's, hashes go to the board."""
-    pi = boards("4", counts=True)
+    """Parity and the delegate's kernels; a file's name is the user's, hashes go to the board."""
+    pi = boards("4", own="as it comes")
     hostile = tmp_path / HOSTILE
     shutil.copy(mlp / "model.onnx", hostile)
     first = asked(hostile, mlp / "model.tflite", golden=mlp / "golden.npz")
@@ -70,18 +73,25 @@ def test_a_whole_bench_on_a_raspberry_pi_4(boards, mlp, tmp_path):
     assert [r.executed_by.runtime for r in first.results()] == ["onnxruntime", "LiteRT"]
     assert first.pushed_bytes > 30e6, "the runtimes' wheels"
     wide = matmul(tmp_path / "wide.onnx", 256)
-    second = asked(hostile, wide, wide, golden=None)
-    second.on(pi)
-    small, one, other = (result.instructions for result in second.results())
-    assert one == pytest.approx(other, rel=0.001), "the same file twice"
-    assert one > 4 * 256 * 256 / 16 and one > 2 * small, "16 products an instruction at most"
-    assert second.pushed_bytes == wide.stat().st_size, "what is there is not pushed again"
-    third = asked(hostile, wide, cases=[])
-    third.on(pi)
-    assert third.pushed_bytes == 0
+    for pushed_bytes in (wide.stat().st_size, 0):
+        second = asked(hostile, wide, cases=[])
+        second.on(pi)
+        assert second.pushed_bytes == pushed_bytes, "what is there is not pushed again"
     assert not (pi.home / "bad").exists() and not place_of(pi, first.job).exists()
 
 
+def test_instructions_are_counted(boards, mlp, tmp_path):
+    """By an emulator that is asked to, and is many times slower for it."""
+    pi = boards("4", counts=True)
+    wide = matmul(tmp_path / "wide.onnx", 256)
+    bench = asked(mlp / "model.onnx", wide, wide, golden=None)
+    bench.on(pi)
+    small, one, other = (result.instructions for result in bench.results())
+    assert one == pytest.approx(other, rel=INSTRUCTION_NOISE), "the same file twice"
+    assert one > 4 * 256 * 256 / 16 and one > 2 * small, "16 products an instruction at most"
+
+
+@pytest.mark.matrix(one_in=3)
 @pytest.mark.parametrize("name", ["3", "5"])
 def test_the_other_raspberry_pis(name, boards, mlp):
     pi = boards(name)
@@ -109,13 +119,13 @@ def test_a_model_that_the_runtime_cannot_bear_is_its_own_result(pi, mlp, tmp_pat
 
 
 def test_a_link_that_is_cut_in_a_run_loses_nothing_and_tells_nothing_twice(pi, mlp, proxy_of):
+    """Cut three times, each as soon as the link that took the place of the last one has told something."""
     proxy = proxy_of(pi)
-    kept = []
-    cuts = ["device", "loaded", "block"]
+    kept, cuts = [], []
 
     def cut(event) -> None:
-        if cuts and event["event"] == cuts[0]:
-            cuts.pop(0)
+        if event["event"] in ("device", "loaded", "block") and len(cuts) < 3 and proxy.connections == len(cuts) + 1:
+            cuts.append(event["event"])
             proxy.cut()
         if event["event"] == "end":
             lines = (place_of(pi, bench.job) / "events.jsonl").read_text().splitlines()
@@ -124,7 +134,7 @@ def test_a_link_that_is_cut_in_a_run_loses_nothing_and_tells_nothing_twice(pi, m
     bench = asked(mlp / "model.onnx", golden=mlp / "golden.npz")
     bench.on(pi, cut, target=proxy.target(pi))
     told = [e for e in bench.events if e["event"] != "notice" and e.get("what") != "push"]
-    assert told == kept and cuts == []
+    assert told == kept and len(cuts) == 3 and cuts[0] == "device"
     assert [n["text"].split(": ")[1].split(" (")[0] for n in bench.told("notice")] == [
         "the link dropped",
         "connected again",
@@ -185,10 +195,10 @@ def test_a_link_that_drops_while_the_agent_starts_does_not_start_two(cases, pi, 
     started = []
     ask = ssh_bench.Bench._ask_agent
 
-    async def lose_the_answer(self, *words, stdin=b""):
-        answer = await ask(self, *words, stdin=stdin)
+    async def lose_the_answer(self, kind, *words, stdin=b""):
+        answer = await ask(self, kind, *words, stdin=stdin)
         if words[0] == "start":
-            started.append(answer["pid"])
+            started.append(answer.pid)
             if len(started) == 1:
                 raise ssh_link.Dropped("as if")
         return answer
@@ -259,16 +269,34 @@ def test_ctrl_c_leaves_nothing_running(pi, still, tmp_path):
     assert not place_of(pi, bench.job).exists()
 
 
+def test_ctrl_c_before_the_agent_has_said_its_number_leaves_nothing_running(pi, still, tmp_path, monkeypatch):
+    ask = ssh_bench.Bench._ask_agent
+
+    async def interrupted(self, kind, *words, stdin=b""):
+        answer = await ask(self, kind, *words, stdin=stdin)
+        if words[0] == "start":
+            assert pi.processes("agent-")
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+        return answer
+
+    monkeypatch.setattr(ssh_bench.Bench, "_ask_agent", interrupted)
+    bench = asked(matmul(tmp_path / "a.onnx", 2))
+    with pytest.raises(KeyboardInterrupt):
+        bench.on(pi, wheels=still)
+    assert not pi.processes("agent-") and not place_of(pi, bench.job).exists()
+
+
 def test_events_that_are_none(pi, still, tmp_path):
     bench = asked(matmul(tmp_path / "a.onnx", 2))
 
     def forge(event) -> None:
-        if event["event"] == "device":
+        if event.get("event") == "device":
             with open(place_of(pi, bench.job) / "events.jsonl", "a") as events:
                 events.write("garbage\n")
+        if UNREADABLE in event:
+            raise KeyboardInterrupt
 
-    with pytest.raises(
-        Interrupted, match=r"the agent told what is no event \(.*; bench again with --clean"
-    ) as malformed:
+    with pytest.raises(KeyboardInterrupt):
         bench.on(pi, forge, wheels=still)
-    assert malformed.value.cause == "malformed" and not pi.processes("agent-")
+    assert bench.events[-1][UNREADABLE].startswith("not JSON (Expecting value") and not pi.processes("agent-")

@@ -19,6 +19,7 @@ import pytest
 from benchmarks.devices import Interrupted, Options
 from benchmarks.devices.ssh import bench as ssh_bench
 from benchmarks.devices.ssh import device as ssh
+from benchmarks.devices.ssh import link
 from benchmarks.devices.ssh.keys import Address
 from benchmarks.devices.ssh.link import Unreachable
 from runtimes.errors import BadInput, NotInstalled
@@ -165,37 +166,70 @@ def test_a_host_key_of_another_kind_or_revoked(pi, nothing, tmp_path):
             nothing.on(pi, known_hosts=known, accept_new_host_key=True)
 
 
-def test_a_board_that_speaks_an_old_ssh_alone(nothing, tmp_path):
-    """A server of the same library, which offers nothing but a method that was given up."""
-    key = keygen(tmp_path / "host")
+@contextlib.contextmanager
+def serving(**options):
+    """The port of a server of the same library."""
     ready, port, loop = threading.Event(), [], asyncio.new_event_loop()
 
     async def serve() -> None:
-        options = {"server_host_keys": [str(key)], "kex_algs": ["diffie-hellman-group1-sha1"]}
-        server = await asyncssh.listen("127.0.0.1", 0, **options)
-        port.append(server.get_port())
+        port.append((await asyncssh.listen("127.0.0.1", 0, **options)).get_port())
         ready.set()
 
     thread = threading.Thread(target=lambda: (loop.run_until_complete(serve()), loop.run_forever()))
     thread.start()
     try:
         assert ready.wait(30)
-        with pytest.raises(BadInput, match=r"no common way to speak \(.*\); update its sshd"):
-            options = Options(known_hosts=tmp_path / "no")
-            ssh.run(f"ssh://pi@127.0.0.1:{port[0]}", nothing.job, nothing.files, options, print)
+        yield port[0]
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
 
 
-def test_known_hosts_that_cannot_be_read(nothing, tmp_path):
-    known = tmp_path / "known_hosts"
-    known.write_text("@garbage a b\n")
-    with pytest.raises(BadInput, match=r"cannot be read \(Invalid known hosts marker: garbage\); mend or remove"):
-        ssh.run("ssh://pi@127.0.0.1:1", nothing.job, nothing.files, Options(known_hosts=known), print)
+def test_a_board_that_speaks_an_old_ssh_alone(nothing, tmp_path):
+    """It offers nothing but a method that was given up; whichever side sees it first ends the connection."""
+    keys = [str(keygen(tmp_path / "host"))]
+    options = Options(known_hosts=tmp_path / "no")
+    said = []
+    with serving(server_host_keys=keys, kex_algs=["diffie-hellman-group1-sha1"]) as port:
+        while len(said) < 5 and not any("no common way to speak (" in line for line in said):
+            with pytest.raises(BadInput) as refusal:
+                ssh.run(f"ssh://pi@127.0.0.1:{port}", nothing.job, nothing.files, options, print)
+            said.append(str(refusal.value))
+    assert said[-1].endswith("; update its sshd"), said
+    assert all("Connection lost" in line for line in said[:-1]), said
 
 
-# --- Our keys --------------------------------------------------------------------------------------------------------
+async def flood(process) -> None:
+    with contextlib.suppress(asyncssh.Error, OSError):
+        while True:
+            process.stdout.write("x" * 65536)
+            await process.stdout.drain()
+
+
+async def silence(process) -> None:
+    await process.stdin.read()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (flood, BadInput, "it answers with more than 1,000,000 bytes; do not trust this board"),
+        (silence, Interrupted, "it gave no answer within 0.5 s; look what keeps it busy, and bench again"),
+    ],
+)
+def test_a_board_whose_answer_does_not_end(answer, error, says, nothing, tmp_path, monkeypatch):
+    monkeypatch.setattr(link, "MOST_ANSWER_BYTES", 1_000_000)
+    if answer is silence:
+        monkeypatch.setattr(link, "ANSWER_S", 0.5)
+    own, host = keygen(tmp_path / "own"), keygen(tmp_path / "host")
+    options = Options(identity=own, known_hosts=tmp_path / "known", accept_new_host_key=True)
+    trusted = str(own.with_suffix(".pub"))
+    with (
+        serving(server_host_keys=[str(host)], authorized_client_keys=trusted, process_factory=answer) as port,
+        pytest.raises(error) as refused,
+    ):
+        ssh.run(f"ssh://pi@127.0.0.1:{port}", nothing.job, nothing.files, options, print)
+    assert str(refused.value) == f"ssh://pi@127.0.0.1:{port}: {says}"
 
 
 @device
@@ -267,7 +301,7 @@ def python_of(pi, text: str | None):
     [
         (None, "the board has no python3; install Python 3.9 or newer there"),
         (
-            '#!/bin/sh\necho \'{"python": [3, 8], "error": "", "busy": ""}\'\n',
+            '#!/bin/sh\necho \'{"python": [3, 8],"folder": "", "free_bytes": 9, "busy":"", "error":"", "has":[]}\'\n',
             "the board has Python 3.8; install Python 3.9 or newer there, as python3",
         ),
         ("#!/bin/sh\necho broken >&2\nexit 1\n", "python3 there says: broken; try it by hand"),

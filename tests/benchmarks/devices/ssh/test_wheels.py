@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from benchmarks.devices.ssh import wheels
+from benchmarks.devices.ssh.answers import Facts
 from benchmarks.devices.ssh.wheels import BoardPython
 from runtimes.errors import BadInput
 
@@ -19,16 +20,8 @@ PI_32 = replace(PI, machine="armv7l", modules={"numpy": "1.24.2"})
 ARM = "numpy-2.4.6-cp311-cp311-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl"
 
 
-def facts(**changes) -> dict:
-    return {
-        "python": [3, 11],
-        "machine": "aarch64",
-        "bits": 64,
-        "libc": "2.36",
-        "system": "Linux",
-        "modules": {},
-        **changes,
-    }
+def facts(**changes) -> Facts:
+    return replace(Facts((3, 11), 64, "aarch64", "2.36", "Linux", {}), **changes)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +142,7 @@ def test_what_the_cache_lacks_is_downloaded_once(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     for _ in range(2):
         assert wheels.find([wheels.NUMPY], PI, cache=cache, on_notice=notices.append) == (cache / ARM,)
-    assert len(pip.words) == 1 and pip.words[0][:4] == [sys.executable, "-m", "pip", "download"]
+    assert len(pip.words) == 1 and pip.words[0][:5] == [sys.executable, "-P", "-m", "pip", "download"]
     assert pip.words[0][-1] == wheels.NUMPY and "manylinux_2_36_aarch64" in pip.words[0]
     assert "manylinux_2_37_aarch64" not in pip.words[0]
     assert notices == ["downloading numpy>=1.23.2 for Python 3.11, Linux aarch64, glibc 2.36"]

@@ -247,6 +247,7 @@ def test_what_cannot_be_factored_is_refused(settings, line):
     assert line in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_it_computes_the_same_in_onnxruntime(lower_here, computes):
     flat = mlp()
     small, _ = factored(flat, Settings(ratio=2.0))

@@ -16,7 +16,6 @@ from exporter.compression.recipe import step
 from exporter.families.digits import CompactConvolutionalTransformer
 from exporter.modules.structure import Block
 from exporter.modules.weight_uses import multiply_adds
-from exporter.sources.torchvision_operators import declare_torchvision_operators
 from exporter.tracing.flat_module import FlatModule
 from exporter.tracing.program import trace
 from exporter.training.context import Context
@@ -89,9 +88,9 @@ def test_half_of_a_transformer_s_multiply_adds(what):
     assert trace(small, small.example).signature == trace(flat, flat.example).signature
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_a_share_of_a_cnn_s_multiply_adds(share):
-    declare_torchvision_operators()
     import timm
 
     torch.manual_seed(0)

@@ -171,6 +171,7 @@ def changed(path: str, new: object) -> bytes:
         (changed("pre_tokenizer", {"type": "Whitespace"}), "its pre_tokenizer is 'Whitespace'"),
         (changed("model.vocab", {"a": 1}), "ids are not 0, 1, 2"),
         (changed("model.vocab", {"a": 0, "b\n": 1}), "cannot be a line"),
+        (changed("model.vocab", {"a": 0, "\ud800": 1}), "it is not JSON"),
         (changed("model.unk_token", "[NONE]"), "its token unk is '\\[NONE\\]'"),
         (changed("added_tokens", None), "no list of added tokens"),
         (changed("added_tokens.0.content", "[MORE]"), "'\\[MORE\\]' is not in the vocabulary"),
