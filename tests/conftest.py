@@ -204,7 +204,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Keep every test's seconds, and print the slowest: in CI, where `.ci/run` holds them against its budget."""
-    if not os.environ.get("CI") or not seconds_of:
+    if not os.environ.get("CI") or not seconds_of or terminalreporter.config.getoption("lf"):
         return
     DURATIONS.parent.mkdir(exist_ok=True)
     rows = [f"{seconds:.2f}\t{name}\n" for name, seconds in seconds_of.most_common()]

@@ -118,8 +118,10 @@ build_plugin() {
 install_packages
 register_qemu
 build_plugin
-build_root arm64 /usr/bin/qemu-aarch64 "${board_packages[@]}"
-finish_root arm64
-build_root armhf /usr/bin/qemu-arm "${board_packages[@]}" python3-numpy
-finish_root armhf
-build_swift
+# Each waits for the network most of its time: all at once.
+roots=() failed=0
+(build_root arm64 /usr/bin/qemu-aarch64 "${board_packages[@]}"; finish_root arm64) & roots+=($!)
+(build_root armhf /usr/bin/qemu-arm "${board_packages[@]}" python3-numpy; finish_root armhf) & roots+=($!)
+build_swift & roots+=($!)
+for root in "${roots[@]}"; do wait "$root" || failed=1; done
+exit $failed
