@@ -13,20 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from runtimes.errors import shown
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
     from rich.text import Text
 
     from runtimes.signature import ExecutedBy
-
-MARK = "\ufffd"
-"""Stands for a character that is not printed."""
-
-
-def shown(text: str) -> str:
-    """Text as one line of which a terminal only shows letters: everything else becomes a mark, ends of lines too."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else MARK for c in text)
 
 
 def shown_lines(text: str) -> str:

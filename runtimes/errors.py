@@ -5,17 +5,29 @@ from __future__ import annotations
 import errno
 from typing import Optional
 
+MARK = "\ufffd"
+"""Stands for a character that is not printed."""
+
+
+def shown(text: str) -> str:
+    """Text as one line of which a terminal only shows letters: everything else becomes a mark, ends of lines too."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else MARK for c in text)
+
 
 class PocketshipError(Exception):
-    """An error with its cause, place and mend; printed as one line, never as a traceback."""
+    """An error with its cause, place and mend; printed as one line, never as a traceback.
+
+    A runtime's own words, and names out of a foreign file, may hold what commands a terminal: here it is shown as text.
+    """
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        what, where, remedy = (shown(" ".join(text.split())) for text in (what, where, remedy))
         self.what, self.where, self.remedy = what, where, remedy
         self.log_tail = ""  # the end of a child's output, for --debug
         line = f"{where}: {what}" if where else what
-        super().__init__(" ".join(f"{line}; {remedy}".split()) if remedy else " ".join(line.split()))
+        super().__init__(f"{line}; {remedy}" if remedy else line)
 
 
 class BadInput(PocketshipError):

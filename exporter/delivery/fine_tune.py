@@ -54,13 +54,13 @@ class FineTune:
         """Take a file as a fine-tune where it has the old one's tensors, and next to nothing else that differs."""
         old, new = ((bundle / name).read_bytes() for bundle in (self._old, self._new))
         before, after = (task_vector.regions_of(name, content) for content in (old, new))
-        if old == new or not after or [r.count for r in before] != [r.count for r in after]:
+        if old == new or not after or [(r.count, r.dtype) for r in before] != [(r.count, r.dtype) for r in after]:
             return
         if not task_vector.is_finite_change(old, before, new, after):
             return
         skeleton = bytearray(new)
         for mine, theirs in zip(after, before, strict=True):
-            skeleton[mine.offset : mine.offset + 4 * mine.count] = old[theirs.offset : theirs.offset + 4 * theirs.count]
+            skeleton[mine.offset : mine.end] = old[theirs.offset : theirs.end]
         if len(compressed(bytes(skeleton), old)) <= MOST_OTHER_BYTES + len(new) // MOST_OTHER_SHARE:
             self._regions[name], self._skeletons[name] = after, bytes(skeleton)
             self._units[name] = task_vector.encode(bytes(skeleton), new, after, self._density)
@@ -76,7 +76,7 @@ class FineTune:
     def tuned(self, task: Task | None, say: Say) -> float | None:
         """The factor of the task vector that is best on the calibration split, else nearest to the new weights."""
         if not self._regions:
-            say("the new bundle is no fine-tune of the old one: a binary patch of each file")
+            say("more than floating-point weights differ: a binary patch of each file")
             return None
         nearest = self._nearest()
         with_a_vector = [artifact for artifact in self._after.artifacts if artifact.path in self._regions]

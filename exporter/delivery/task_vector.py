@@ -21,6 +21,8 @@ from runtimes.errors import BadInput
 SMALL = 512
 """Tensors of up to so many elements are kept whole."""
 WHOLE, TERNARY, WHOLE_SINGLE = 0, 1, 2
+IN_HALF = 16
+"""Added to the kind of a tensor whose elements are of half precision."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 ENTRY = struct.Struct("<QQBBQfI")
 """Of one tensor: byte offset in the file, elements, kind, remainder bits, positions, magnitude, bytes of its code."""
@@ -50,9 +52,9 @@ def scaled(vector: bytes, alpha: float) -> bytes:
     return bytes(result)
 
 
-def values(file: bytes, region: Region) -> np.ndarray:
-    """A tensor's elements, float32."""
-    return np.frombuffer(file, "<f4", region.count, region.offset)
+def values(file: bytes | bytearray, region: Region) -> np.ndarray:
+    """A tensor's elements, as float32."""
+    return np.frombuffer(file, region.dtype, region.count, region.offset).astype("<f4")
 
 
 def is_finite_change(old: bytes, before: tuple[Region, ...], new: bytes, after: tuple[Region, ...]) -> bool:
@@ -68,7 +70,11 @@ def _whole(region: Region, delta: np.ndarray) -> bytes:
     fits = bool(np.abs(delta).max(initial=0) <= LARGEST_HALF)
     code = delta.astype("<f2" if fits else "<f4").tobytes()
     kind = WHOLE if fits else WHOLE_SINGLE
-    return ENTRY.pack(region.offset, region.count, kind, 0, region.count, 0.0, len(code)) + code
+    return ENTRY.pack(region.offset, region.count, _kind(kind, region), 0, region.count, 0.0, len(code)) + code
+
+
+def _kind(kind: int, region: Region) -> int:
+    return kind + IN_HALF if region.dtype == "<f2" else kind
 
 
 def _ternary(region: Region, delta: np.ndarray, density: float, alpha: float) -> bytes:
@@ -79,8 +85,8 @@ def _ternary(region: Region, delta: np.ndarray, density: float, alpha: float) ->
     code = golomb.encode(positions, bits)
     signs = np.packbits(delta[positions] < 0).tobytes()
     magnitude = float(np.float32(alpha * delta.astype(np.float64).std()))
-    head = ENTRY.pack(region.offset, region.count, TERNARY, bits, len(positions), magnitude, len(code) + len(signs))
-    return head + code + signs
+    kind, size = _kind(TERNARY, region), len(code) + len(signs)
+    return ENTRY.pack(region.offset, region.count, kind, bits, len(positions), magnitude, size) + code + signs
 
 
 def apply(old: bytes, vector: bytes) -> bytes:
@@ -96,15 +102,15 @@ def apply(old: bytes, vector: bytes) -> bytes:
         at += ENTRY.size
         code = vector[at : at + size]
         at += size
-        if len(code) != size or offset + 4 * elements > len(result):
+        region = Region(offset, elements, "<f2" if kind & IN_HALF else "<f4")
+        if len(code) != size or region.end > len(result):
             raise BadInput("the task vector is cut off, or leads out of the file", remedy=DAMAGED)
         if not elements or offset < end:
             raise BadInput("the task vector changes a tensor twice, or an empty one", remedy=DAMAGED)
-        end = offset + 4 * elements
-        values = np.frombuffer(result, "<f4", elements, offset)
+        end = region.end
         with np.errstate(all="ignore"):  # what a crafted vector makes is refused by its hash
-            added = _added(values, kind, bits, positions, magnitude, code)
-        result[offset : offset + 4 * elements] = added.tobytes()
+            added = _added(values(result, region), kind & ~IN_HALF, bits, positions, magnitude, code)
+            result[offset:end] = added.astype(region.dtype).tobytes()
     if at != len(vector):
         raise BadInput("the task vector has bytes that belong to no tensor", remedy=DAMAGED)
     return bytes(result)
@@ -116,17 +122,16 @@ def _unpacked(record: struct.Struct, data: bytes, at: int) -> tuple:
     return record.unpack_from(data, at)
 
 
-def _added(values: np.ndarray, kind: int, bits: int, count: int, magnitude: float, code: bytes) -> np.ndarray:
-    added = values.copy()
+def _added(added: np.ndarray, kind: int, bits: int, count: int, magnitude: float, code: bytes) -> np.ndarray:
     if kind in (WHOLE, WHOLE_SINGLE):
         dtype = np.dtype("<f2" if kind == WHOLE else "<f4")
-        if len(code) != dtype.itemsize * len(values):
+        if len(code) != dtype.itemsize * len(added):
             raise BadInput("a whole tensor of the task vector has another size", remedy=DAMAGED)
         return added + np.frombuffer(code, dtype).astype("<f4")
     sign_bytes = -(-count // 8)
     if kind != TERNARY or sign_bytes > len(code):
         raise BadInput("a tensor of the task vector is of no kind that is known", remedy=DAMAGED)
-    positions = golomb.decode(code[: len(code) - sign_bytes], count, bits, len(values))
+    positions = golomb.decode(code[: len(code) - sign_bytes], count, bits, len(added))
     signs = np.unpackbits(np.frombuffer(code[len(code) - sign_bytes :], np.uint8))[:count]
     added[positions] += np.where(signs == 1, np.float32(-magnitude), np.float32(magnitude))
     return added
@@ -136,7 +141,7 @@ def _added(values: np.ndarray, kind: int, bits: int, count: int, magnitude: floa
 
 
 def regions_of(name: str, file: bytes) -> tuple[Region, ...]:
-    """The float32 tensors of an ONNX or TFLite file, or of a Core ML package's weight.bin; none of any other.
+    """The float32 and float16 tensors of an ONNX or TFLite file, or of a Core ML package's weight.bin; none of others.
 
     Raises BadInput where the file is not of the kind that its name says.
     """
@@ -147,6 +152,6 @@ def regions_of(name: str, file: bytes) -> tuple[Region, ...]:
         regions = find(file)
     except (struct.error, IndexError, ValueError, TypeError) as error:  # of damaged bytes
         raise BadInput(f"its tensors cannot be found ({error})", where=name, remedy="add --exact") from error
-    if any(region.offset + 4 * region.count > len(file) for region in regions):
+    if any(region.end > len(file) for region in regions):
         raise BadInput("a tensor of it leads out of the file", where=name, remedy="add --exact")
     return regions

@@ -70,10 +70,21 @@ class Graph:
 
 @dataclass(frozen=True)
 class Region:
-    """A float32 tensor in a file: where it begins, and how many elements it has."""
+    """A floating-point tensor in a file: where it begins, how many elements it has, and numpy's type of them."""
 
     offset: int
     count: int
+    dtype: str = "<f4"
+
+    @classmethod
+    def of(cls, offset: int, size_bytes: int, dtype: str) -> Region:
+        """The tensor whose elements of this type fill so many bytes."""
+        return cls(offset, size_bytes // np.dtype(dtype).itemsize, dtype)
+
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.offset + np.dtype(self.dtype).itemsize * self.count
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,9 @@ class Reader:
     `contents` and `graph` read an artifact; they raise BadInput, or an error of their parser, where it is none.
     `readers_of_weights` says by kind of layer which input of which operation its weight is, `passed_on` which input of
     which operation comes out again as the same weight in another form. `sparse_bytes` is what a tensor of these values
-    takes in the format's own sparse encoding, index overhead counted. `regions` finds the float32 tensors in the bytes
-    of the file whose name ends as `tensors_in`. `snippet` is Python that loads the artifact: with low-bit weights in it
-    (True), or without.
+    takes in the format's own sparse encoding, index overhead counted. `regions` finds the tensors of float32 and of
+    float16 in the bytes of the file whose name ends as `tensors_in`. `snippet` is Python that loads the artifact: with
+    low-bit weights in it (True), or without.
     """
 
     contents: Callable[[Path], Contents]

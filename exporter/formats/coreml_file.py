@@ -25,7 +25,8 @@ PASSED_ON: set[Input] = {
 }
 
 BLOB = struct.Struct("<IIQQ")
-BLOB_SENTINEL, BLOB_FLOAT32, BLOB_ALIGNMENT = 0xDEADBEEF, 2, 64
+BLOB_SENTINEL, BLOB_ALIGNMENT = 0xDEADBEEF, 64
+BLOB_FLOATS = {1: "<f2", 2: "<f4"}
 
 
 def main_operations(path: Path) -> list[Any]:
@@ -130,8 +131,8 @@ def regions(file: bytes) -> tuple[Region, ...]:
         sentinel, kind, size, offset = BLOB.unpack_from(file, at)
         if sentinel != BLOB_SENTINEL or not at + BLOB_ALIGNMENT <= offset <= offset + size <= len(file):
             break
-        if kind == BLOB_FLOAT32:
-            found.append(Region(offset, size // 4))
+        if dtype := BLOB_FLOATS.get(kind):
+            found.append(Region.of(offset, size, dtype))
         end = offset + size
         at = end + -end % BLOB_ALIGNMENT
     return tuple(found)

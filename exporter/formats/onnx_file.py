@@ -33,7 +33,8 @@ PASSED_ON: set[Input] = {
     ("Mul", 0),  # codes that were cast to float, by their scale
 }
 
-MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_TYPE, TENSOR_RAW, TENSOR_FLOAT = 7, 5, 2, 9, 1
+MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_TYPE, TENSOR_RAW = 7, 5, 2, 9
+TENSOR_FLOATS = {1: "<f4", 10: "<f2"}
 """Fields of ModelProto, GraphProto and TensorProto, and TensorProto.FLOAT (onnx.proto3)."""
 MODEL = "ModelProto"
 HOLDERS = {
@@ -133,9 +134,9 @@ def regions(file: bytes) -> tuple[Region, ...]:
     found = []
     for tensor in wire.messages(file, (0, len(file)), MODEL_GRAPH, GRAPH_INITIALIZER):
         parts = {n: value for n, value in wire.fields(file, tensor) if n in (TENSOR_TYPE, TENSOR_RAW)}
-        raw = parts.get(TENSOR_RAW)
-        if parts.get(TENSOR_TYPE) == TENSOR_FLOAT and isinstance(raw, tuple) and raw[0] < raw[1]:
-            found.append(Region(raw[0], (raw[1] - raw[0]) // 4))
+        raw, kind = parts.get(TENSOR_RAW), parts.get(TENSOR_TYPE)
+        if kind in TENSOR_FLOATS and isinstance(raw, tuple) and raw[0] < raw[1]:
+            found.append(Region.of(raw[0], raw[1] - raw[0], TENSOR_FLOATS[kind]))
     return tuple(found)
 
 

@@ -223,18 +223,19 @@ def regions(file: bytes) -> tuple[Region, ...]:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(file, 0)
+    dtypes = {schema.TensorType.FLOAT32: "<f4", schema.TensorType.FLOAT16: "<f2"}
     floats = {
-        graph.Tensors(i).Buffer()
+        graph.Tensors(i).Buffer(): dtypes[graph.Tensors(i).Type()]
         for graph in (model.Subgraphs(s) for s in range(model.SubgraphsLength()))
         for i in range(graph.TensorsLength())
-        if graph.Tensors(i).Type() == schema.TensorType.FLOAT32
+        if graph.Tensors(i).Type() in dtypes
     }
     found = set()
-    for i in floats:
+    for i, dtype in floats.items():
         buffer = model.Buffers(i)
         field = buffer._tab.Offset(4)
         if field and buffer.DataLength():
-            found.add(Region(buffer._tab.Vector(field), buffer.DataLength() // 4))
+            found.add(Region.of(buffer._tab.Vector(field), buffer.DataLength(), dtype))
     return tuple(sorted(found, key=lambda region: region.offset))
 
 

@@ -142,6 +142,23 @@ def test_a_change_too_large_for_half_precision_is_kept_in_single():
     np.testing.assert_array_equal(np.frombuffer(task_vector.apply(old.tobytes(), vector), "<f4"), new)
 
 
+def test_tensors_of_half_precision_change_in_half_precision():
+    """A large one by its largest signs, a small one whole, and none beside them."""
+    generator = np.random.default_rng(3)
+    old = generator.standard_normal(3001).astype("<f2")
+    new = (old + generator.standard_normal(3001).astype("<f2") / 64).astype("<f2")
+    regions = (Region(0, 100, "<f2"), Region(200, 2900, "<f2"))
+    vector = task_vector.encode(old.tobytes(), new.tobytes(), regions, 0.1, 2.0)
+    made = np.frombuffer(task_vector.apply(old.tobytes(), vector), "<f2")
+    np.testing.assert_allclose(made[:100], new[:100], rtol=2e-3)
+    change, large = (made.astype("<f4") - old)[100:3000], (new.astype("<f4") - old)[100:3000]
+    assert np.count_nonzero(change) == 290 == np.count_nonzero(change * large > 0)
+    np.testing.assert_allclose(np.abs(change[change != 0]), 2.0 * large.std(), atol=2e-3)
+    assert made[3000] == old[3000]
+    with pytest.raises(BadInput, match="leads out"):
+        task_vector.apply(old.tobytes()[:-3], vector)
+
+
 def test_scaling_a_task_vector_is_encoding_it_with_that_alpha():
     generator = np.random.default_rng(2)
     old, new = (generator.standard_normal(3000).astype("<f4").tobytes() for _ in range(2))
@@ -202,6 +219,42 @@ def test_the_tensors_are_found_in_every_format(bundles):
     assert task_vector.regions_of("README.md", b"") == ()
 
 
+TUNED = """
+import torch
+from torch import nn
+
+
+def old():
+    torch.manual_seed(0)
+    layers = nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 8)
+    return nn.Sequential(*layers), torch.randn(1, 32)
+
+
+def new():
+    model, example = old()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.01 * torch.randn(weight.shape)
+    return model, example
+"""
+
+
+@pytest.mark.slow
+def test_a_fine_tune_in_float16_travels_as_a_task_vector(pocketship, tmp_path):
+    (tmp_path / "tuned.py").write_text(TUNED)
+    for name in ("old", "new"):
+        words = ("--quantize", "float16", "--target", "all", "--no-measure", "--quiet", "-o", tmp_path / name)
+        done = pocketship("export", tmp_path / f"tuned.py:{name}", *words)
+        assert done.returncode == 0, done.stderr
+    said: list[str] = []
+    found = delta(tmp_path / "old", tmp_path / "new", tmp_path / "update", say=said.append)
+    vectors = {file.path: file for file in found.files if file.kind == "vector"}
+    assert len(vectors) == 3 and all(f.update_bytes < f.size_bytes / 10 for f in vectors.values()), found.files
+    assert [line.partition(":")[0] for line in said] == ["task vector"]
+    apply(tmp_path / "update", tmp_path / "old")
+    assert [check.fault for check in verify(tmp_path / "old", read_manifest(tmp_path / "old")) if check.fault] == []
+
+
 @pytest.mark.slow
 def test_an_update_is_small_and_what_comes_of_it_proves_itself(bundles, update, app):
     plain = sum(a.size_bytes for a in read_manifest(bundles[1]).artifacts)
@@ -260,7 +313,7 @@ def test_an_exact_update_gives_the_new_files_byte_for_byte(bundles, app, tmp_pat
 def test_another_structure_is_a_binary_patch(bundles, exported, tmp_path):
     said = []
     found = delta(exported("mlp"), bundles[0], tmp_path / "u", say=said.append)
-    assert found.exact and said == ["the new bundle is no fine-tune of the old one: a binary patch of each file"]
+    assert found.exact and said == ["more than floating-point weights differ: a binary patch of each file"]
     app = Path(shutil.copytree(exported("mlp"), tmp_path / "app"))
     apply(tmp_path / "u", app)
     assert snapshot(app)["model.onnx"] == snapshot(bundles[0])["model.onnx"]

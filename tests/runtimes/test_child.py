@@ -218,7 +218,7 @@ def test_a_refusal_comes_back_as_the_same_error(call, kind):
     outcome = call("refuse", {"class": kind})
     assert isinstance(outcome, Refused)
     assert type(outcome.error) is getattr(errors, kind)
-    assert (outcome.error.what, outcome.error.where) == ("no  such\nthing", "model.onnx")
+    assert (outcome.error.what, outcome.error.where) == ("no such thing", "model.onnx")
     assert outcome.error.remedy == "look again"
     assert child.describe(outcome) == str(outcome.error) == "model.onnx: no such thing; look again"
 

@@ -19,6 +19,13 @@ def absent(name: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+def test_a_foreign_files_own_words_do_not_command_a_terminal():
+    """onnxruntime repeats a tensor's name as the file has it."""
+    error = BadInput("no input '0\x0e\x1b]52;c;eA==\x07'\nof a node", where="model\x9b.onnx", remedy="export\tit again")
+    assert str(error) == "model\ufffd.onnx: no input '0\ufffd\ufffd]52;c;eA==\ufffd' of a node; export it again"
+    assert error.what.isprintable() and error.where.isprintable()
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [

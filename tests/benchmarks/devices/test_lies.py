@@ -125,7 +125,7 @@ OF_A_CASE: dict[str, tuple[str, list[Any]]] = {
         [b'{"event": "instructions", "case": 0, "per_inference": 1e999}\n'],
     ),
     "400 digits": (
-        "beyond all bounds",
+        "is not a number of 64 bits",
         [b'{"event": "instructions", "case": 0, "per_inference": 1' + b"0" * 400 + b"}\n"],
     ),
     "half a character": ("half a character", [loaded(0, notes=["\ud800"])]),
