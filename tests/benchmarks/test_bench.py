@@ -243,6 +243,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("says", "words"), BAD, ids=[" ".join(words) for _, words in BAD])
 def test_bad_input_is_one_line(says, words, refused, exported, tmp_path):
     bundle = exported("two_inputs")

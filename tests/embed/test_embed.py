@@ -251,6 +251,7 @@ def test_the_licence_of_the_model_is_copied_or_told_on_one_line(tmp_path):
     assert model_license(evil, tmp_path) == b"\xff\xfe no UTF-8"
 
 
+@pytest.mark.slow
 def test_the_web_needs_the_page_that_brings_its_runtime(bundle_of, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "RUNTIMES", tmp_path / "runtimes")
     with pytest.raises(BadInput, match="ONNX Runtime Web is not here"):

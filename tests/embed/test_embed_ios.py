@@ -27,6 +27,7 @@ def test_the_parser_finds_faults():
     assert faults(SWIFT.parse(b"func f( -> { }").root_node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_swift(name, library_of):
     files = sorted(library_of(name, "ios").rglob("*.swift"))

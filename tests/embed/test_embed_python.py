@@ -25,6 +25,7 @@ def ask(library, name: str, code: str):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "rnet", "basicmotions", "minilm", "hearer", "cnn", "two_inputs"])
 @pytest.mark.parametrize("artifact", ["onnx", "tflite"])
 def test_the_self_test_finds_the_error_that_verify_finds(name, artifact, library_of, error_in_python):

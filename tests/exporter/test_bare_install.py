@@ -88,6 +88,7 @@ def answers(exported, tmp_path_factory) -> dict[str, tuple[int, str]]:
     return dict(zip(WORDS, zip(codes, said, strict=True), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", WORDS)
 def test_a_bare_install(row, answers):
     _, wanted, says = WORDS[row]

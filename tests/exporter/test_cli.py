@@ -155,6 +155,7 @@ def test_the_folder_is_named_after_the_source(one_export):
     assert names == {"model.onnx", "manifest.json", "golden.npz", "README.md"}
 
 
+@pytest.mark.slow
 @pytest.mark.cold
 def test_the_noise_of_the_converters_is_not_on_the_screen(mlp, pocketship, tmp_path):
     done = pocketship("export", mlp, "-o", tmp_path / "all")

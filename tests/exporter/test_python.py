@@ -115,6 +115,7 @@ def test_what_no_task_can_be_made_of(given, says):
     assert str(caught.value).startswith(says), str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_word_names_a_task_and_a_task_of_ones_own_is_scored_in_this_process(tmp_path):
     model = nn.Sequential(nn.Linear(8, 2))
     bundle = exporter.export((model, torch.randn(1, 8)), "onnx", tmp_path / "out", quantize="int8", data=TASK)

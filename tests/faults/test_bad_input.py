@@ -713,6 +713,7 @@ def prepare_folder(row: Row, here: Path) -> None:
         row.setup(here)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # which one hostile archive holds
 @pytest.mark.parametrize("name", ROWS)
 def test_it_is_refused(name: str, pocketship, tmp_path: Path) -> None:

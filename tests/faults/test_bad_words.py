@@ -104,6 +104,7 @@ def test_there_are_rows_of_every_command():
     assert set(get_command(app).commands) <= {words.split()[0] for words, _, _ in TABLE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "cause", "mend"), TABLE, ids=[words for words, _, _ in TABLE])
 def test_it_is_one_line(words, cause, mend, exported, pocketship, tmp_path: Path):
     typed = [word.replace("BUNDLE", str(exported("mlp"))) for word in words.split()]

@@ -26,6 +26,7 @@ def judge(once, pocketship) -> Judge:
     return Judge(once("mutated", make) / "bundle", child.call)  # this process may have threads, and is not to be forked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_change_that_makes_a_bundle_wrong_is_accepted(judge, kind, tmp_path):
     tried = [mutate(judge, number, tmp_path) for number in range(SAMPLE) if kind_of(number) == kind]
@@ -38,6 +39,7 @@ def test_the_bundle_itself_is_accepted_and_has_what_can_be_changed(judge):
     assert judge.manifest.ledger and judge.manifest.recipe and judge.manifest.artifacts[0].representations
 
 
+@pytest.mark.slow
 def test_the_judge_sees_what_a_blind_verify_accepts(judge, tmp_path, monkeypatch):
     for name in ("of_facts", "of_golden", "of_runtime"):
         monkeypatch.setattr(evidence, name, lambda *words: iter(()))

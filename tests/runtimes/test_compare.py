@@ -329,6 +329,7 @@ def test_what_passes_lies_within_its_tolerance_and_changes_with_the_input(sample
         assert error > found.tolerance or found.sensitivity < SENSITIVITY_MARGIN * error or found.sensitivity == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compute", "atol", "noise", "wanted"),
     [

@@ -172,6 +172,7 @@ def test_no_command_is_left_out():
     assert set(WORDS) == set(typer.main.get_command(app).commands), "what does a new command print of hostile names?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WORDS)
 def test_what_a_command_prints_is_no_command_to_the_terminal(command, pocketship, folder, tmp_path):
     place = Path(shutil.copytree(folder, tmp_path / "place"))

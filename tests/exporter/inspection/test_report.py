@@ -99,6 +99,7 @@ def test_a_library_that_is_not_installed(exported, monkeypatch):
     assert str(refusal_of(caught.value)) == "onnx-ir is not installed; pip install 'pocketship[bench]'"
 
 
+@pytest.mark.slow
 def test_a_format_that_this_machine_cannot_read_is_left_out_and_it_says_so(exported, pocketship_without):
     done = pocketship_without("coremltools", "inspect", exported("mlp"))
     assert done.returncode == 0, done.stderr

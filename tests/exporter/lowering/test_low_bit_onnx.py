@@ -239,6 +239,7 @@ def test_codes_lie_in_the_file_and_the_runtime_computes_with_them(bits, activati
     check(made)
 
 
+@pytest.mark.slow
 @pytest.mark.matrix(one_in=2)
 @pytest.mark.parametrize("name", ["mlp", "two_inputs", "cnn", "transformer", "recurrent", "nested"])
 @pytest.mark.parametrize(("bits", "activations"), [(8, "static"), (4, "dynamic"), (2, "float")])

@@ -228,6 +228,7 @@ def truncating() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.matrix(one_in=2)
 @pytest.mark.parametrize(("name", "target"), ROWS_OF_TESTS, ids=lambda word: str(word).replace(" ", "-"))
 def test_a_kind_is_right_on_inputs_that_the_example_does_not_show(name, target, lower_here, outputs_of):

@@ -117,6 +117,7 @@ def test_started_again_it_does_nothing_again(world, suite):
     assert "digits float32: exported before" in world.lines and "rnet int8: measured before" in world.lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"seconds": 1.0}, {"processes": 2}, {"seed": 3}, {"warmup_s": 2.0}, {"batch": 4}, {"sustained_s": 60.0}]
@@ -199,6 +200,7 @@ def test_a_crash_is_a_row_and_is_not_tried_again(world, suite):
     assert world.measured == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["link-lost", "agent-killed", "disk-full", "refused", "malformed", "interrupted"])
 def test_what_was_the_device_s_fault_is_tried_again_in_its_place(world, suite, cause):
     world.failures = {"onnx": Failure(cause, "x")}

@@ -176,6 +176,7 @@ def lowered(tmp_path_factory):
 HOW = {"onnx": "float16, Cast", "tflite": "float16, DEQUANTIZE", "coreml": "float16"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", HOW)
 def test_each_format_stores_every_weight_in_float16_and_computes_the_same(target, lowered, computes):
     model, path, carried = lowered(target)
@@ -225,6 +226,7 @@ def test_a_number_that_the_converter_multiplies_a_weight_by_is_not_rounded(
     assert [i for i, buffer in enumerate(file.buffers) if buffer.data is not None and i not in used] == []
 
 
+@pytest.mark.slow
 def test_a_bundle_says_so_and_verifies(pocketship, manifest_of, tmp_path):
     words = ("tests/models.py:cnn", "--quantize", "float16", "--no-measure", "-o", tmp_path / "half")
     done = pocketship("export", *words)

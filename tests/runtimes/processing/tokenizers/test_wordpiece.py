@@ -75,6 +75,7 @@ def untraced():
 BLOCK = 0x1000
 
 
+@pytest.mark.slow
 @pytest.mark.matrix(one_in=6)
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("block", range(0, 0x110000, BLOCK), ids=hex)
