@@ -21,7 +21,7 @@ WHEELS ?= dist
 
 # How long `make fuzz` gives each reader of files of others.
 SECONDS ?= 300
-READERS_OF_FILES := manifest golden update pack pt2 recipe results
+READERS_OF_FILES := manifest golden update pack preprocessor pt2 recipe results
 
 .PHONY: demo test matrix mutations kills coverage fuzz setup lint lock docs reprint clean page wheel rigs apk \
 	android-models

@@ -129,6 +129,8 @@ def _onnx_tensors(file: Any, model: wire.Place) -> Iterator[wire.Place]:
 SUBGRAPHS, BUFFERS, MODEL_METADATA, GROUPS, EXTERNAL = 2, 4, 6, 8, 9  # of Model
 MOST_TABLES = 1 << 20
 """Vectors may share their tables, so that a small file holds any number of them."""
+MOST_READ = 4
+"""Times the file's bytes: tables may share their texts, too."""
 TFLITE_TYPES = {0: "float32", 1: "float16", 3: "uint8", 9: "int8", 17: "int4", 19: "int2", 20: "uint4"}
 
 
@@ -138,6 +140,7 @@ class _Flat:
     def __init__(self, file: Any) -> None:
         self.file = file
         self._left = MOST_TABLES
+        self._bytes = MOST_READ * len(file)
 
     def number(self, at: int, form: str = "<I") -> int:
         if at < 0:
@@ -174,9 +177,15 @@ class _Flat:
         for at in range(start, start + 4 * count, 4):
             yield at + self.number(at)
 
-    def bytes(self, table: int, index: int) -> bytes:
-        start, count = self.vector(table, index)
+    def read(self, start: int, count: int) -> bytes:
+        """Bytes of the file, a copy."""
+        self._bytes -= count
+        if self._bytes < 0:
+            raise ValueError(f"its tables hold more than {MOST_READ} times its bytes")
         return bytes(self.file[start : start + count])
+
+    def bytes(self, table: int, index: int) -> bytes:
+        return self.read(*self.vector(table, index))
 
 
 def _tflite(file: Any) -> Facts:
@@ -204,7 +213,7 @@ def _tflite(file: Any) -> Facts:
 def _data(flat: _Flat, buffer: int) -> bytes:
     """A buffer's bytes, which in files above 2 GB lie behind the flatbuffer."""
     offset, size = flat.scalar(buffer, 1, "<Q"), flat.scalar(buffer, 2, "<Q")
-    return bytes(flat.file[offset : offset + size]) if offset > 1 else flat.bytes(buffer, 0)
+    return flat.read(offset, size) if offset > 1 else flat.bytes(buffer, 0)
 
 
 # --- Core ML: fields of Model.proto and MIL.proto ---------------------------------------------------------------------

@@ -10,9 +10,15 @@ from typing import Iterator, Tuple
 
 from runtimes.errors import BadInput
 
+LONGEST_PATH, DEEPEST_PATH = 1024, 32
+"""Characters and names of a path in a bundle: each folder costs time and memory, and removing deep ones recurses."""
+
 
 def inside(name: str, where: str) -> None:
     """Raise BadInput for a relative path that leads out of its folder, or is written in any but the plain way."""
+    if len(name) > LONGEST_PATH or name.count("/") >= DEEPEST_PATH:
+        what = f"path {name!r:.80} has more than {LONGEST_PATH} characters or {DEEPEST_PATH} names"
+        raise BadInput(what, where=where, remedy="do not trust this bundle")
     if not name.isprintable():  # NUL and half characters, which no system call takes, and what commands a terminal
         what = f"path {name!r:.80} holds a character that cannot be printed"
         raise BadInput(what, where=where, remedy="do not trust this bundle")

@@ -14,6 +14,7 @@ from exporter.delivery import update_file
 from exporter.delivery.files import check_whole, files_of, manifest_hash, names_of, update_of
 from exporter.delivery.fine_tune import FineTune, Say
 from exporter.delivery.patch import compressed, zstandard_library
+from exporter.delivery.task_vector import MOST_DENSITY
 from exporter.delivery.update_file import Header, Part
 from runtimes.bundle import GOLDEN, MANIFEST, read_manifest
 from runtimes.errors import BadInput, LimitNotMet
@@ -87,7 +88,7 @@ def delta(
     from exporter.delivery.signature import following, sign_bundle
 
     zstandard_library()
-    if not 0.0 < density <= 0.5:
+    if not 0.0 < density <= MOST_DENSITY:
         raise BadInput(f"a density of {density:g} is none", where="--density", remedy="give 0.1% to 50%")
     if max_drop is not None and task is None:
         raise BadInput("a limit needs a task", where="--max-drop", remedy="add --data")

@@ -178,13 +178,13 @@ def extract(archive: Readable, size: int, folder: Path, where: str) -> None:
         name, length = _entry(block, where)
         above = [str(parent) for parent in PurePosixPath(name).parents[:-1]]
         doubled = name in seen or name in folders or not seen.isdisjoint(above)
-        if doubled or len(seen) == MOST_FILES:
-            what = f"{name!r:.60} is there twice" if doubled else f"it holds more than {MOST_FILES} files"
+        folders.update(above)
+        if doubled or len(seen) == MOST_FILES or len(folders) > MOST_FILES:
+            what = f"{name!r:.60} is there twice" if doubled else f"it holds more than {MOST_FILES} files or folders"
             raise BadInput(what, where=where, remedy="do not trust this file")
         if length + -length % BLOCK + BLOCK > size - at:
             raise BadInput(f"{name!r:.60} is longer than the archive", where=where, remedy="do not trust this file")
         seen.add(name)
-        folders.update(above)
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         with open(place, "xb") as stream:

@@ -18,12 +18,14 @@ from exporter.formats.contents import Region
 from exporter.formats.readers import READERS
 from runtimes.errors import BadInput
 
+MOST_DENSITY = 0.5
 SMALL = 512
 """Tensors of up to so many elements are kept whole."""
 WHOLE, TERNARY, WHOLE_SINGLE = 0, 1, 2
 IN_HALF = 16
 """Added to the kind of a tensor whose elements are of half precision."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
+MOST_TENSORS = 1 << 16
 ENTRY = struct.Struct("<QQBBQfI")
 """Of one tensor: byte offset in the file, elements, kind, remainder bits, positions, magnitude, bytes of its code."""
 DAMAGED = "download the update again"
@@ -97,6 +99,8 @@ def apply(old: bytes, vector: bytes) -> bytes:
     """
     result = bytearray(old)
     end, at, (count,) = 0, 4, _unpacked(struct.Struct("<I"), vector, 0)
+    if count > MOST_TENSORS:
+        raise BadInput(f"the task vector changes more than {MOST_TENSORS} tensors", remedy=DAMAGED)
     for _ in range(count):
         offset, elements, kind, bits, positions, magnitude, size = _unpacked(ENTRY, vector, at)
         at += ENTRY.size
@@ -129,7 +133,7 @@ def _added(added: np.ndarray, kind: int, bits: int, count: int, magnitude: float
             raise BadInput("a whole tensor of the task vector has another size", remedy=DAMAGED)
         return added + np.frombuffer(code, dtype).astype("<f4")
     sign_bytes = -(-count // 8)
-    if kind != TERNARY or sign_bytes > len(code):
+    if kind != TERNARY or sign_bytes > len(code) or count > MOST_DENSITY * len(added) + 1:
         raise BadInput("a tensor of the task vector is of no kind that is known", remedy=DAMAGED)
     positions = golomb.decode(code[: len(code) - sign_bytes], count, bits, len(added))
     signs = np.unpackbits(np.frombuffer(code[len(code) - sign_bytes :], np.uint8))[:count]

@@ -132,6 +132,8 @@ def _check_header(header: Header, data_bytes: int, where: str) -> None:
         if part.kind not in KINDS or part.path in seen or not fits or part.size < 0:
             raise BadInput(f"the update's part {part.path!r:.60} makes no sense", where=where, remedy=AGAIN)
         seen.add(part.path)
+    if data_bytes > sum(part.length + part.vector_length for part in header.parts):
+        raise BadInput("the update holds bytes that make no part of it", where=where, remedy=AGAIN)
 
 
 def check_growth(header: Header, base_bytes: int, update_bytes: int, *, where: str = "") -> None:

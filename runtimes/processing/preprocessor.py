@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
@@ -15,6 +16,7 @@ from runtimes.signature import Signature, TensorSpec
 
 PREPROCESSOR = "preprocessor.json"
 PREPROCESSOR_VERSION = 1
+MOST_ENTRIES = 1000
 REMEDY = "see docs/preprocessor.md"
 
 
@@ -239,9 +241,9 @@ def check_signature(preprocessor: Preprocessor, signature: Signature, where: str
         if not _fits(inputs[name], shape):
             wanted, has = (list(s) for s in (shape, inputs[name].shape))
             raise BadInput(f"it makes {name!r} of shape {wanted}, the model takes {has}", where=where, remedy=REMEDY)
-    names = [name for name, _ in made]
+    names = Counter(name for name, _ in made)
     for name in inputs:
-        if names.count(name) != 1:
+        if names[name] != 1:
             times = "nothing" if name not in names else "more than one entry"
             raise BadInput(f"{times} makes the model's input {name!r}", where=where, remedy=REMEDY)
     for result in preprocessor.outputs:
@@ -294,10 +296,12 @@ def _fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
 def _parsed(values: Any, kinds: Dict[str, Any], field: str, where: str) -> Any:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise BadInput(f"{field!r} is no list of objects", where=where, remedy=REMEDY)
+    if len(values) > MOST_ENTRIES:
+        raise BadInput(f"{field!r} has {len(values)} entries", where=where, remedy=f"{MOST_ENTRIES} are the most")
     parsed = []
     for i, value in enumerate(values):
         kind = value.get("kind")
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise BadInput(f"{field}[{i}].kind is {kind!r:.40}, none of {', '.join(kinds)}", where=where, remedy=REMEDY)
         try:
             parsed.append(from_json(kinds[kind], value, f"{field}[{i}]"))
@@ -323,8 +327,8 @@ def _faults(preprocessor: Preprocessor) -> List[str]:
             if entry.name in seen:
                 faults.append(f"the name {entry.name!r} occurs twice")
             seen.add(entry.name)
-    outputs = [result.output for result in preprocessor.outputs]
-    faults += [f"output {name!r} occurs twice" for name in sorted({n for n in outputs if outputs.count(n) > 1})]
+    outputs = Counter(result.output for result in preprocessor.outputs)
+    faults += [f"output {name!r} occurs twice" for name in sorted(outputs) if outputs[name] > 1]
     return faults
 
 

@@ -102,6 +102,19 @@ def test_a_task_vector_that_changes_a_tensor_again_and_again_is_refused():
             task_vector.apply(old, vector)
 
 
+def test_a_task_vector_of_more_than_delta_writes_is_refused():
+    """Each tensor and each position costs time and memory, and compresses to next to nothing."""
+    many = (task_vector.MOST_TENSORS + 1).to_bytes(4, "little")
+    with pytest.raises(BadInput, match="changes more than 65536 tensors"):
+        task_vector.apply(bytes(100), many)
+    count, length = 600, 1000
+    for kind in (task_vector.TERNARY, task_vector.TERNARY + task_vector.IN_HALF):
+        code = bytes(2 * -(-count // 8))
+        entry = task_vector.ENTRY.pack(0, length, kind, 0, count, 0.0, len(code))
+        with pytest.raises(BadInput, match="of no kind that is known"):
+            task_vector.apply(bytes(4 * length), (1).to_bytes(4, "little") + entry + code)
+
+
 @contextlib.contextmanager
 def peak_under(size_bytes: int):
     """No more than so much is allocated meanwhile, by Python, numpy or zstd for what it gives."""
@@ -398,6 +411,8 @@ def with_part(index: int, **fields):
         (with_part(1, source="../../../etc/passwd"), "leads out"),
         (with_part(1, path="a\0b"), "holds a character that cannot be printed"),
         (with_part(1, path="a\ud800"), "the update's header is no JSON"),
+        (with_part(1, path="a/" * 32 + "f"), "has more than 1024 characters or 32 names"),
+        (with_part(1, path="a/" * 1600 + "f"), "has more than 1024 characters or 32 names"),
         (with_part(1, path="manifest.json"), "makes no sense"),
         (with_part(1, kind="shell"), "makes no sense"),
         (with_part(1, offset=10**9), "makes no sense"),
@@ -416,7 +431,7 @@ def with_part(index: int, **fields):
         (with_part(1, sha256="0" * 64), "makes another"),
         (with_part(1, kind="same"), "makes another"),
         (lambda h: replace(h, result="0" * 64), "another manifest"),
-        (lambda h: replace(h, parts=h.parts[1:]), "another manifest"),
+        (lambda h: replace(h, parts=h.parts[1:]), "the update holds bytes that make no part of it"),
         (lambda h: replace(h, parts=h.parts[:-1]), "the manifest says"),
         (lambda h: replace(h, parts=(*h.parts, replace(h.parts[1], path="x.sh"))), "'x.sh': not in the manifest"),
         (lambda h: replace(h, name="another"), "header and its manifest differ"),

@@ -63,6 +63,15 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def test_an_archive_of_more_folders_than_files_may_be_is_refused(tmp_path):
+    """Half a kilobyte a file, which takes 30 folders."""
+    names = (f"{i}/" + "a/" * 29 + "f" for i in range(400))
+    content = b"".join(packing._header(name, 0) for name in names) + packing.END
+    with pytest.raises(BadInput, match="more than 10000 files or folders"):
+        packing.extract(io.BytesIO(content), len(content), tmp_path, "it")
+    assert len(list(tmp_path.iterdir())) < 340
+
+
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("encrypted", [True, False])

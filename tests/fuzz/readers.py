@@ -39,6 +39,7 @@ with (
     from runtimes.bundle import read_manifest
     from runtimes.errors import PocketshipError
     from runtimes.golden import read_golden
+    from runtimes.processing.preprocessor import parse_preprocessor
 
 MOST_SECONDS, MOST_BYTES = 5.0, 1 << 30
 LONGEST = 1 << 16
@@ -88,6 +89,11 @@ def results(kind: int, data: bytes, place: Path) -> None:
     read_results(place / "results.json")
 
 
+def preprocessor(kind: int, data: bytes, place: Path) -> None:
+    """The bytes of preprocessor.json."""
+    parse_preprocessor(data)
+
+
 PT2_ENTRIES = ("models/model.json", "data/weights/model_weights_config.json", "data/sample_inputs/model.pt")
 
 
@@ -120,6 +126,7 @@ READERS: dict[str, Callable[[int, bytes, Path], None]] = {
     "golden": golden,
     "update": update,
     "pack": pack,
+    "preprocessor": preprocessor,
     "pt2": pt2,
     "recipe": recipe,
     "results": results,

@@ -12,6 +12,7 @@ import numpy as np
 
 from exporter.delivery import sealing, update_file
 from runtimes.golden import Golden, write_golden
+from runtimes.processing import preprocessor
 from tests.fuzz.readers import CORPUS, PT2_ENTRIES, place_for_files
 
 RECIPES = (
@@ -35,10 +36,12 @@ def main() -> None:
     from benchmarks.console import plain
     from benchmarks.results.result import results_to_json
     from tests.benchmarks.synthetic import result
+    from tests.runtimes.processing.test_preprocessor import EVERYTHING
     from tests.runtimes.test_bundle import MANIFEST
 
     text = json.dumps(asdict(MANIFEST)).encode()
     write("manifest", "manifest", 0, text)
+    write("preprocessor", "preprocessor", 0, preprocessor.to_bytes(EVERYTHING))
     write("results", "results", 0, json.dumps(plain(results_to_json([result()]))).encode())
     for i, recipe in enumerate(RECIPES):
         write("recipe", f"recipe-{i}", 0, recipe)

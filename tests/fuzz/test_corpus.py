@@ -10,6 +10,7 @@ from tests.fuzz.readers import CORPUS, LONGEST, READERS, fuzz_by_chance, place_f
 
 INPUTS = sorted(path.relative_to(CORPUS).as_posix() for path in CORPUS.rglob("*") if path.is_file())
 GOOD = ("manifest/seed-manifest", "golden/seed-file", "update/seed-file", "pt2/seed-file", "results/seed-results")
+GOOD = (*GOOD, "preprocessor/seed-preprocessor")
 GOOD = (*GOOD, *(f"recipe/seed-recipe-{i}" for i in range(3)))
 
 

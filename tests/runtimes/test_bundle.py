@@ -313,7 +313,14 @@ def test_a_path_that_leads_out_is_refused(tmp_path, place, name):
     assert line == f"path {name!r} leads out of the bundle; do not trust this bundle"
 
 
-@pytest.mark.parametrize("name", ["a", "a/b", "a..b", "..a", "ä b"])
+@pytest.mark.parametrize("place", ["artifacts.0.path", "files.1.path"])
+@pytest.mark.parametrize("name", ["a/" * 32 + "f", "a/" * 1600 + "f"])
+def test_a_path_of_too_many_names_is_refused(tmp_path, place, name):
+    """Each costs a folder, and removing them recurses."""
+    assert refusal(tmp_path, with_value(place, name)).endswith("; do not trust this bundle")
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "a..b", "..a", "ä b", "a/" * 31 + "f"])
 def test_a_path_that_stays_inside_is_read(tmp_path, name):
     assert read_manifest(write(tmp_path, with_value("files.1.path", name))).files[1].path == name
 

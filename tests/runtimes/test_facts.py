@@ -248,3 +248,24 @@ def test_a_type_that_other_readers_cut_to_32_bits_is_that_type(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(message(7 << 3 | 2, tensor))
     assert read_facts(path).stored == ("int8",)
+
+
+def test_tables_that_share_a_long_text_are_not_read_again_and_again(tmp_path):
+    """100,000 entries of metadata whose name is the same 100 kB: 10 GB of copies."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    name = builder.CreateString("x" * 100_000)
+    builder.StartObject(2)
+    builder.PrependUOffsetTRelativeSlot(0, name, 0)
+    entry, count = builder.EndObject(), 100_000
+    builder.StartVector(4, count, 4)
+    for _ in range(count):
+        builder.PrependUOffsetTRelative(entry)
+    entries = builder.EndVector()
+    builder.StartObject(8)
+    builder.PrependUOffsetTRelativeSlot(6, entries, 0)
+    builder.Finish(builder.EndObject(), file_identifier=b"TFL3")
+    (tmp_path / "model.tflite").write_bytes(bytes(builder.Output()))
+    with pytest.raises(BadInput, match="its tables hold more than 4 times its bytes"):
+        read_facts(tmp_path / "model.tflite")

@@ -85,6 +85,8 @@ def test_defaults_are_those_of_the_documentation():
         (b'{"schema_version": 1, "inputs": [3]}', "'inputs' is no list"),
         (written(IMAGE, more=1), "unknown field 'more'"),
         (written({"kind": "video"}), "none of text, image, audio, series"),
+        (written({"kind": []}), "none of text, image, audio, series"),
+        (written(*[IMAGE] * 1001), "'inputs' has 1001 entries"),
         (written({**IMAGE, "widht": 3}), "unknown field 'widht'"),
         (written({"kind": "image", "input": "image", "width": 8}), "no field 'height'"),
         (written({**IMAGE, "width": "8"}), "'8' is not"),
