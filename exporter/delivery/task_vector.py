@@ -19,6 +19,7 @@ from exporter.formats.readers import READERS
 from runtimes.errors import BadInput
 
 MOST_DENSITY = 0.5
+"""The largest share of a tensor's elements that is kept: each position costs memory where it is read."""
 SMALL = 512
 """Tensors of up to so many elements are kept whole."""
 WHOLE, TERNARY, WHOLE_SINGLE = 0, 1, 2
@@ -26,6 +27,7 @@ IN_HALF = 16
 """Added to the kind of a tensor whose elements are of half precision."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 MOST_TENSORS = 1 << 16
+"""In one vector: each costs time, and compresses to next to nothing."""
 ENTRY = struct.Struct("<QQBBQfI")
 """Of one tensor: byte offset in the file, elements, kind, remainder bits, positions, magnitude, bytes of its code."""
 DAMAGED = "download the update again"
@@ -133,8 +135,10 @@ def _added(added: np.ndarray, kind: int, bits: int, count: int, magnitude: float
             raise BadInput("a whole tensor of the task vector has another size", remedy=DAMAGED)
         return added + np.frombuffer(code, dtype).astype("<f4")
     sign_bytes = -(-count // 8)
-    if kind != TERNARY or sign_bytes > len(code) or count > MOST_DENSITY * len(added) + 1:
+    if kind != TERNARY or sign_bytes > len(code):
         raise BadInput("a tensor of the task vector is of no kind that is known", remedy=DAMAGED)
+    if count > MOST_DENSITY * len(added) + 1:
+        raise BadInput(f"a tensor of the task vector changes in more than {MOST_DENSITY:.0%}", remedy=DAMAGED)
     positions = golomb.decode(code[: len(code) - sign_bytes], count, bits, len(added))
     signs = np.unpackbits(np.frombuffer(code[len(code) - sign_bytes :], np.uint8))[:count]
     added[positions] += np.where(signs == 1, np.float32(-magnitude), np.float32(magnitude))
